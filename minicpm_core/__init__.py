@@ -1,0 +1,42 @@
+"""MiniCPM models on your own machine: one engine for LangChain and LlamaIndex. Importing it does not import torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from minicpm_core.types import Chunk, Message, Sampling, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from minicpm_core.engine import Engine, load
+    from minicpm_core.memory import MemoryPlan, plan
+    from minicpm_core.registry import close_all, shared_engine
+
+__all__ = [
+    "Chunk",
+    "Engine",
+    "MemoryPlan",
+    "Message",
+    "Sampling",
+    "ToolCall",
+    "Usage",
+    "close_all",
+    "load",
+    "plan",
+    "shared_engine",
+]
+
+_HOMES = {
+    "Engine": "engine",
+    "load": "engine",
+    "MemoryPlan": "memory",
+    "plan": "memory",
+    "close_all": "registry",
+    "shared_engine": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,131 @@
+"""From token ids to text pieces: whole characters, stop texts cut exactly, reasoning apart from the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+OPEN_THINK, CLOSE_THINK = "<think>", "</think>"
+
+
+class TokenDecoder:
+    """Turns ids into text one by one; holds back until the bytes are whole characters."""
+
+    def __init__(self, tokenizer: Any, hidden: Collection[int]) -> None:
+        self._tokenizer = tokenizer
+        self._hidden = frozenset(hidden)
+        self._ids: list[int] = []
+        self._start = 0  # what is decoded again, since some tokenizers write a token differently at the beginning
+        self._shown = 0
+
+    def push(self, token: int) -> str:
+        """Return the text that `token` completes, "" while a character is cut."""
+        if token in self._hidden:
+            return ""
+        self._ids.append(token)
+        before, after = self._texts()
+        if after.endswith("\ufffd") and len(self._ids) - self._shown < 8:
+            return ""
+        self._start, self._shown = self._shown, len(self._ids)
+        return after[len(before) :]
+
+    def flush(self) -> str:
+        """Return what was held back."""
+        before, after = self._texts()
+        self._start = self._shown = len(self._ids)
+        return after[len(before) :]
+
+    def _texts(self) -> tuple[str, str]:
+        def decode(ids: list[int]) -> str:
+            return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+        return decode(self._ids[self._start : self._shown]), decode(self._ids[self._start :])
+
+
+class StopTexts:
+    """Ends a text where the first of the stop texts begins; holds back only what may be the start of one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if any(not stop for stop in stops):
+            raise ValueError(f"stop texts must not be empty; given: {list(stops)}")
+        self._stops = tuple(stops)
+        self._held = ""
+        self.found = False
+
+    def push(self, text: str) -> str:
+        """Return the part of `text` that is certainly before a stop text."""
+        if self.found or not self._stops:
+            return "" if self.found else text
+        self._held += text
+        places = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if places:
+            self.found = True
+            shown, self._held = self._held[: min(places)], ""
+            return shown
+        keep = max(_overlap(self._held, stop) for stop in self._stops)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def flush(self) -> str:
+        """Return what was held back and turned out to be no stop text."""
+        shown, self._held = self._held, ""
+        return shown
+
+
+class ReasoningSplitter:
+    """Parts "<think>reasoning</think>answer"; `opened` when the prompt already ends with the opening tag."""
+
+    def __init__(self, *, enabled: bool, opened: bool = False) -> None:
+        self._state = ("reasoning" if opened else "start") if enabled else "answer"
+        self._held = ""
+        self._blank = True  # nothing of the present part shown yet: white space at its start is dropped
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the next token belongs to the reasoning."""
+        return self._state == "reasoning"
+
+    def push(self, text: str) -> tuple[str, str]:
+        """Return (reasoning, answer) pieces of the text so far that are certain."""
+        self._held += text
+        reasoning = ""
+        if self._state == "start":
+            begun = self._held.lstrip()
+            if OPEN_THINK.startswith(begun[: len(OPEN_THINK)]) and len(begun) < len(OPEN_THINK):
+                return "", ""
+            self._state = "reasoning" if begun.startswith(OPEN_THINK) else "answer"
+            if self.in_reasoning:
+                self._held = begun[len(OPEN_THINK) :]
+            else:
+                self._blank = False
+        if self._state == "reasoning":
+            at = self._held.find(CLOSE_THINK)
+            if at < 0:
+                keep = max(_overlap(self._held, CLOSE_THINK), len(self._held) - len(self._held.rstrip()))
+                return self._take(len(self._held) - _keep_blank(self._held, keep)), ""
+            reasoning = self._take(at).rstrip()
+            self._held, self._state, self._blank = self._held[len(CLOSE_THINK) :], "answer", True
+        return reasoning, self._take(len(self._held))
+
+    def flush(self) -> tuple[str, str]:
+        """Return what was held back at the end of the text."""
+        rest = self._take(len(self._held))
+        return (rest.rstrip(), "") if self.in_reasoning else ("", rest)
+
+    def _take(self, length: int) -> str:
+        shown, self._held = self._held[:length], self._held[length:]
+        if self._blank:
+            shown = shown.lstrip()
+            self._blank = not shown
+        return shown
+
+
+def _overlap(text: str, marker: str) -> int:
+    """Return the length of the longest end of `text` that begins `marker`."""
+    return next((n for n in range(min(len(text), len(marker) - 1), 0, -1) if text.endswith(marker[:n])), 0)
+
+
+def _keep_blank(text: str, keep: int) -> int:
+    """Return how much of the end of `text` to hold back: `keep` characters and the white space before them."""
+    head = text[: len(text) - keep]
+    return len(text) - len(head.rstrip())

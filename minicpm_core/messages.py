@@ -1,0 +1,51 @@
+"""The neutral chat format: the chat template's own dicts, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from minicpm_core.types import Message
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]], *, vision: bool) -> list[Message]:
+    """Return the messages with text parts joined; refuse unknown roles and parts that the model cannot take.
+
+    Args:
+        messages: dicts with "role" and "content"; content is a string or a list of {"type": "text", "text": ...} and
+            picture parts; None stands for no text.
+        vision: whether the model takes pictures.
+    """
+    if not messages:
+        raise ValueError("there are no messages; give at least one, such as {'role': 'user', 'content': 'Hello'}")
+    return [{**message, "role": _role(message), "content": _content(message, vision)} for message in messages]
+
+
+def _role(message: Mapping[str, Any]) -> str:
+    role = message.get("role")
+    if role not in ROLES:
+        raise ValueError(f"message role {role!r} is unknown; accepted: {', '.join(ROLES)}")
+    return str(role)
+
+
+def _content(message: Mapping[str, Any], vision: bool) -> Any:
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, Sequence):
+        raise ValueError(f"message content is a {type(content).__name__}; accepted: a string or a list of parts")
+    texts = []
+    for part in content:
+        kind = "text" if isinstance(part, str) else part.get("type")
+        if kind == "text":
+            texts.append(part if isinstance(part, str) else str(part["text"]))
+        elif kind in ("image", "image_url", "video") and not vision:
+            raise ValueError(
+                f"the messages hold a part of type {kind!r}, but this model reads text only; "
+                "use a MiniCPM-V checkpoint such as openbmb/MiniCPM-V-4.6"
+            )
+        else:
+            raise ValueError(f"message part of type {kind!r} is not supported; accepted: text")
+    return "\n".join(texts)

@@ -1,0 +1,47 @@
+"""int4 and int8 weights through bitsandbytes, as one argument."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, Literal
+
+Quantization = Literal["int4", "int8", "none", "auto"]
+_AUTO_BYTES = 1_000_000_000
+"""Weights above this size are loaded in int4 by "auto"."""
+
+UNQUANTIZED = ("lm_head", "embed_tokens", "vpm", "vision_tower", "resampler", "merger")
+"""Modules that stay in 16 bit; norms are no linear layers and stay anyway."""
+
+
+def choose_quantization(quantization: str | None, *, weight_bytes: int) -> Literal["int4", "int8"] | None:
+    """Return what `quantization` stands for: None and "none" keep the weights, "auto" takes int4 for large ones.
+
+    Raises:
+        ValueError: another value.
+        ImportError: int4 or int8 was asked for and bitsandbytes is not installed.
+    """
+    if quantization in (None, "none"):
+        return None
+    installed = importlib.util.find_spec("bitsandbytes") is not None
+    if quantization == "auto":
+        return "int4" if installed and weight_bytes > _AUTO_BYTES else None
+    if quantization not in ("int4", "int8"):
+        raise ValueError(f'quantization is {quantization!r}; accepted: "int4", "int8", "none", "auto"')
+    if not installed:
+        raise ImportError(f'quantization="{quantization}" needs bitsandbytes: pip install "minicpm-integrations[int4]"')
+    return "int4" if quantization == "int4" else "int8"
+
+
+def bitsandbytes_config(quantization: Literal["int4", "int8"], *, compute_dtype: Any) -> Any:
+    """Return the transformers config for nf4 with double quantisation (Dettmers et al. 2023) or LLM.int8()."""
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(UNQUANTIZED))
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=list(UNQUANTIZED),
+    )

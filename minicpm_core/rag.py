@@ -1,0 +1,186 @@
+"""RAG rules that both frameworks share: settings, prompts, citations and refusals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from difflib import SequenceMatcher
+from typing import Any, Literal
+
+Language = Literal["en", "zh"]
+
+SYSTEM_PROMPTS: Mapping[Language, str] = {
+    "en": (
+        "Answer the question only from the numbered passages. Cite the passage you used by its number, like [1]. "
+        "If the passages do not contain the answer, reply exactly: The documents do not say."
+    ),
+    "zh": "只根据编号的段落回答问题。用编号注明所用的段落，例如 [1]。如果段落里没有答案，只回答：文档中没有提到。",
+}
+REFUSALS: Mapping[Language, str] = {"en": "The documents do not say.", "zh": "文档中没有提到。"}
+QUESTION_LABELS: Mapping[Language, str] = {"en": "Question: ", "zh": "问题："}
+
+CONDENSE_PROMPTS: Mapping[Language, str] = {
+    "en": (
+        "Rewrite the last question so that it can be understood without the conversation. "
+        "Reply with the question only.\n\n{history}\n\nLast question: {question}"
+    ),
+    "zh": "把最后一个问题改写成不看对话也能理解的问题，只回答改写后的问题。\n\n{history}\n\n最后一个问题：{question}",
+}
+
+_CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_CITATION = re.compile(r"\[(\d{1,3})\]")
+_SENTENCE = re.compile(r".+?(?:[。！？!?]+[”」』]?|[.]+[\"')]?(?=\s|$)|\n|$)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class RagSettings:
+    """What the pipeline does between a file and an answer; stored with an index and used by both frameworks.
+
+    Args:
+        chunk_size: longest passage, in tokens of the embedding model's tokenizer.
+        chunk_overlap: tokens repeated from the end of a passage at the start of the next one, whole sentences only.
+        k: passages shown to the model.
+        min_similarity: cosine similarity of the best passage below which the question is refused without asking the
+            model, unless a passage contains at least `min_coverage` of the question's words. None asks always.
+        min_coverage: share of the question's words, 0 to 1; see `min_similarity`.
+        follow_up: how a question that follows others is made searchable: "model" rewrites it with the model,
+            "history" searches with the earlier question in front of it.
+        system_prompts: the rule that the model answers by, per language of the question ("en", "zh").
+        condense_prompts: the prompt of `follow_up="model"`, with `{history}` and `{question}`.
+        refusals: the sentence that says that the documents do not tell, per language.
+    """
+
+    chunk_size: int = 256
+    chunk_overlap: int = 32
+    k: int = 4
+    min_similarity: float | None = None
+    min_coverage: float = 0.5
+    follow_up: Literal["model", "history"] = "model"
+    system_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(SYSTEM_PROMPTS))
+    condense_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(CONDENSE_PROMPTS))
+    refusals: Mapping[Language, str] = field(default_factory=lambda: dict(REFUSALS))
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.chunk_size <= 8192:
+            raise ValueError(f"chunk_size is {self.chunk_size}; accepted are 8 to 8192 tokens")
+        if not 0 <= self.chunk_overlap < self.chunk_size:
+            raise ValueError(f"chunk_overlap is {self.chunk_overlap}; accepted are 0 to chunk_size - 1 tokens")
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}; at least one passage is needed")
+        if self.follow_up not in ("model", "history"):
+            raise ValueError(f"follow_up is {self.follow_up!r}; accepted are 'model' and 'history'")
+
+    @classmethod
+    def demo(cls) -> RagSettings:
+        """Return the settings for the demo checkpoint: short passages, and questions searched as they stand."""
+        return cls(chunk_size=48, chunk_overlap=0, follow_up="history")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RagSettings:
+        """Return the settings that `to_dict` wrote; unknown names are a TypeError."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A retrieved chunk: its text, the file it stands in, and how it was found.
+
+    Args:
+        score: fused rank score, higher is better; comparable within one result list only.
+        similarity: cosine similarity of question and passage, or None when only the lexical search found it.
+        coverage: share of the question's words that occur in the passage, 0 to 1.
+    """
+
+    id: str
+    text: str
+    source: str
+    page: int | None = None
+    score: float = 0.0
+    similarity: float | None = None
+    coverage: float = 0.0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A passage that an answer names: `[n]`, its file, its page (from 1, None where there are none) and a quote."""
+
+    n: int
+    source: str
+    page: int | None
+    quote: str
+
+
+def detect_language(text: str) -> Language:
+    """Return "zh" when the text holds Chinese characters, else "en"."""
+    return "zh" if _CJK.search(text) else "en"
+
+
+def build_messages(
+    question: str, passages: Sequence[str], *, system_prompts: Mapping[Language, str] = SYSTEM_PROMPTS
+) -> list[dict[str, str]]:
+    """Return the chat messages that ask `question` over the numbered `passages`, in the question's language."""
+    language = detect_language(question)
+    numbered = "\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(passages, start=1))
+    return [
+        {"role": "system", "content": system_prompts[language]},
+        {"role": "user", "content": f"{numbered}\n\n{QUESTION_LABELS[language]}{question.strip()}"},
+    ]
+
+
+def is_refusal(answer: str, settings: RagSettings) -> bool:
+    """Tell whether `answer` says, in either language, that the documents do not tell."""
+    text = answer.strip().rstrip(".。!！").casefold()
+    return any(text == refusal.strip().rstrip(".。").casefold() for refusal in settings.refusals.values())
+
+
+def is_out_of_scope(passages: Sequence[Passage], settings: RagSettings) -> bool:
+    """Tell whether retrieval found nothing near the question, so that the model need not be asked."""
+    if not passages:
+        return True
+    if settings.min_similarity is None:
+        return False
+    best = max((p.similarity for p in passages if p.similarity is not None), default=0.0)
+    return best < settings.min_similarity and max(p.coverage for p in passages) < settings.min_coverage
+
+
+def find_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
+    """Return the passages that `answer` names as `[n]`, in order of first mention; numbers not given do not count."""
+    numbers = dict.fromkeys(int(n) for n in _CITATION.findall(answer))
+    return [
+        Citation(n, passages[n - 1].source, passages[n - 1].page, quote_passage(answer, passages[n - 1].text))
+        for n in numbers
+        if 1 <= n <= len(passages)
+    ]
+
+
+def quote_passage(answer: str, text: str) -> str:
+    """Return the sentence of `text`, verbatim, that shares most with `answer`."""
+    sentences = [m.group().strip() for m in _SENTENCE.finditer(text) if m.group().strip()]
+    plain = _CITATION.sub("", answer)
+    return max(sentences, key=lambda s: _shared(plain, s), default=text.strip())
+
+
+def _shared(answer: str, sentence: str) -> float:
+    blocks = SequenceMatcher(None, answer, sentence, autojunk=False).get_matching_blocks()
+    return sum(b.size for b in blocks if b.size > 1) / max(len(sentence), 1)
+
+
+def condense_messages(
+    question: str, history: Sequence[Mapping[str, str]], settings: RagSettings
+) -> list[dict[str, str]]:
+    """Return the messages that ask the model to rewrite `question` so that it stands alone."""
+    turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in history)
+    prompt = settings.condense_prompts[detect_language(question)].format(history=turns, question=question)
+    return [{"role": "user", "content": prompt}]
+
+
+def search_query(question: str, history: Sequence[Mapping[str, str]]) -> str:
+    """Return the text to search with when `follow_up` is "history": the last question asked, then this one."""
+    earlier = [turn["content"] for turn in history if turn["role"] == "user"]
+    return f"{earlier[-1]} {question}" if earlier else question

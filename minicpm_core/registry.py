@@ -1,0 +1,33 @@
+"""One loaded engine per identical arguments, shared by all the classes that ask for it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from minicpm_core.engine import Engine, load
+
+_engines: dict[tuple[tuple[str, Any], ...], Engine] = {}
+_locks: dict[tuple[tuple[str, Any], ...], threading.Lock] = {}
+_lock = threading.Lock()
+
+
+def shared_engine(**arguments: Any) -> Engine:
+    """Return the engine that `load(**arguments)` made, loading it the first time or after it was closed."""
+    key = tuple(sorted((name, str(value) if name == "model" else value) for name, value in arguments.items()))
+    with _lock:
+        own = _locks.setdefault(key, threading.Lock())
+    with own:
+        engine = _engines.get(key)
+        if engine is None or engine.model is None:
+            engine = _engines[key] = load(**arguments)
+        return engine
+
+
+def close_all() -> None:
+    """Close every shared engine and free its memory; the classes load again when they are used."""
+    with _lock:
+        engines = list(_engines.values())
+        _engines.clear()
+    for engine in engines:
+        engine.close()
