@@ -43,7 +43,7 @@ class TokenDecoder:
 
 
 class StopTexts:
-    """Ends a text where the first of the stop texts begins; holds back only what may be the start of one."""
+    """Ends a text where the first stop text that is complete begins; holds back only what may be the start of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         if any(not stop for stop in stops):
@@ -57,10 +57,10 @@ class StopTexts:
         if self.found or not self._stops:
             return "" if self.found else text
         self._held += text
-        places = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        places = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if places:
             self.found = True
-            shown, self._held = self._held[: min(places)], ""
+            shown, self._held = self._held[: min(places)[1]], ""
             return shown
         keep = max(_overlap(self._held, stop) for stop in self._stops)
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
