@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from minicpm_core.checkpoints import Checkpoint, open_checkpoint, read_header
+from minicpm_core.published import PublishedModel
 from minicpm_core.quantization import UNQUANTIZED, choose_quantization
 
 RUNTIME_BYTES = int(0.45 * 2**30)
@@ -89,19 +90,40 @@ def plan_checkpoint(
     config = checkpoint.family.translate(checkpoint.config)
     chosen = choose_quantization(quantization, weight_bytes=sum(f.stat().st_size for f in checkpoint.weight_files))
     weights = _weight_bytes(checkpoint, _BYTES_PER_WEIGHT[chosen] if chosen else bytes_per_value, bytes_per_value)
+    limit = parse_bytes(memory_limit) if memory_limit is not None else None
+    return plan_config(config, weights, chosen, context_window, limit, bytes_per_value=bytes_per_value)
+
+
+def plan_published(
+    model: PublishedModel, quantization: Literal["int4", "int8"] | None, limit: int | None
+) -> MemoryPlan:
+    """Do the same for a published checkpoint that need not be here."""
+    weights = int(
+        model.linear_weights * _BYTES_PER_WEIGHT[quantization] + model.other_weights * _BYTES_PER_WEIGHT[None]
+    )
+    return plan_config(model, weights, quantization, None, limit, bytes_per_value=2.0)
+
+
+def plan_config(
+    config: Any,
+    weights: int,
+    quantization: Literal["int4", "int8"] | None,
+    context_window: int | None,
+    limit: int | None,
+    *,
+    bytes_per_value: float,
+) -> MemoryPlan:
+    """Return the plan for a shape and the bytes of its weights."""
     per_token = _kv_bytes(config, bytes_per_value)
     activations = _activation_bytes(config, bytes_per_value)
-    limit = parse_bytes(memory_limit) if memory_limit is not None else None
     longest = int(config.max_position_embeddings)
-    if context_window is not None and context_window < 1:
-        raise ValueError(f"context_window is {context_window}; at least one token is needed")
-    if context_window is not None and context_window > longest:
-        raise ValueError(f"context_window is {context_window}; this model accepts at most {longest} tokens")
+    if context_window is not None and not 1 <= context_window <= longest:
+        raise ValueError(f"context_window is {context_window}; this model accepts 1 to {longest} tokens")
     window = context_window or longest
     if limit is not None and context_window is None:
         room = limit - weights - activations - RUNTIME_BYTES
         window = min(longest, max(room // per_token, min(MIN_CONTEXT, longest)))
-    return MemoryPlan(weights, per_token * window, activations, RUNTIME_BYTES, int(window), limit, chosen)
+    return MemoryPlan(weights, per_token * window, activations, RUNTIME_BYTES, int(window), limit, quantization)
 
 
 def refuse_if_too_large(memory: MemoryPlan, name: str) -> None:

@@ -1,0 +1,41 @@
+# `make demo` and `make test` do everything on a fresh machine; they need Python 3.10+ and a package index, no model hub.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+TORCH ?= 2.13.0
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+OFFLINE = HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+
+.PHONY: demo test lint types notebooks install clean
+
+demo: install  ## Ask the example documents, answered by the demo checkpoint
+	@echo
+	@$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+test: install  ## Run the tests
+	$(OFFLINE) $(BIN)/python -m pytest
+
+lint: install  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## Check types
+	$(BIN)/mypy
+
+notebooks: install  ## Run the notebooks from top to bottom and compare their outputs
+	$(OFFLINE) $(BIN)/python -m pytest tests/notebooks
+
+install: $(VENV)/.installed
+
+# The CPU build of torch where there is no NVIDIA GPU (the default build brings gigabytes of CUDA).
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (some minutes the first time)"
+	@if nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname)" = Darwin ]; then $(PIP) torch==$(TORCH); \
+	else $(PIP) torch==$(TORCH)+cpu 2>/dev/null || $(PIP) torch==$(TORCH)+cpu --index-url $(TORCH_CPU_INDEX); fi
+	@$(PIP) --editable ".[dev]"
+	@touch $@
+
+clean:  ## Remove what was installed and made here
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,77 @@
+"""`minicpm ask`: questions in, answers with their sources out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from typing import Any
+
+from minicpm_app.documents import prepare_index
+
+
+def run(options: Namespace) -> int:
+    """Answer each question; stream the answers, or print one JSON object a line."""
+    from langchain_minicpm import create_rag_chain
+
+    index = prepare_index(options)
+    chain = create_rag_chain(make_chat_model(options), index)
+    for number, question in enumerate(options.question):
+        if options.json:
+            print_line(json.dumps(ask_as_json(chain, {"question": question}), ensure_ascii=False))
+            continue
+        if len(options.question) > 1:
+            print_line(f"{'' if number == 0 else chr(10)}> {question}")
+        stream_answer(chain, {"question": question})
+    return 0
+
+
+def make_chat_model(options: Namespace) -> Any:
+    """Return the ChatMiniCPM that the options describe."""
+    from langchain_minicpm import ChatMiniCPM
+
+    names = ("model", "quantization", "device", "memory_limit", "context_window", "max_tokens", "temperature", "seed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if given.get("model") == "demo":
+        given.setdefault("temperature", 0.0)  # a model this small is at its best when it is greedy
+    return ChatMiniCPM(**given)
+
+
+def ask_as_json(chain: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return {"answer", "citations", "usage"}; usage sums up every call of the model."""
+    from langchain_core.callbacks import UsageMetadataCallbackHandler
+
+    usage = UsageMetadataCallbackHandler()
+    result = chain.invoke(inputs, config={"callbacks": [usage]})
+    counts: list[dict[str, Any]] = [dict(count) for count in usage.usage_metadata.values()]
+    names = ("input_tokens", "output_tokens", "total_tokens")
+    return {
+        "answer": result["answer"],
+        "citations": result["citations"],
+        "usage": {name: sum(count[name] for count in counts) for name in names},
+    }
+
+
+def stream_answer(chain: Any, inputs: dict[str, Any]) -> str:
+    """Print the answer as it comes, then its sources; return the answer."""
+    answer = ""
+    citations: list[dict[str, Any]] = []
+    for chunk in chain.stream(inputs):
+        piece = chunk.get("answer", "")
+        answer += piece
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+        citations = chunk.get("citations", citations)
+    sys.stdout.write("\n")
+    if citations:
+        print_line("\nSources:")
+    for citation in citations:
+        page = f", page {citation['page']}" if citation["page"] is not None else ""
+        print_line(f'  [{citation["n"]}] {citation["source"]}{page}: "{citation["quote"]}"')
+    return answer
+
+
+def print_line(text: str) -> None:
+    """Write a line to standard output at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

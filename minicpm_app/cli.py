@@ -1,0 +1,115 @@
+"""The `minicpm` command: arguments, errors and exit codes; heavy imports wait for the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+COMMANDS = {
+    "ask": "answer questions from your documents, with the sources",
+    "index": "read documents into an index that LangChain, LlamaIndex and this command share",
+    "chat": "talk with a model, with or without documents",
+    "models": "list the families of checkpoints that run, and what they cover",
+    "doctor": "show what is installed, the device, its memory, and which models fit",
+}
+EPILOG = "Errors are one line; the exit code is 2 for wrong usage, 1 for anything else that fails."
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be meant."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser for all commands."""
+    parser = argparse.ArgumentParser(prog="minicpm", description="Local MiniCPM models.", epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"minicpm-integrations {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parsers = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
+
+    ask = parsers["ask"]
+    ask.add_argument("question", nargs="+", help="a question, or several, each in quotes")
+    _add_index_arguments(ask)
+    _add_model_arguments(ask)
+
+    index = parsers["index"]
+    index.add_argument("paths", nargs="+", metavar="PATH", help="files and folders: PDF, TXT, Markdown, HTML")
+    index.add_argument("--index", required=True, metavar="DIR", help="folder of the index; made if it is not there")
+    _add_embeddings_argument(index)
+
+    chat = parsers["chat"]
+    _add_index_arguments(chat)
+    _add_model_arguments(chat)
+    chat.add_argument("--system", metavar="TEXT", help="system message, used where there are no documents")
+
+    doctor = parsers["doctor"]
+    doctor.add_argument("model", nargs="?", help="a folder, hub id or demo: show what it needs in memory")
+    doctor.add_argument("--memory", metavar="SIZE", help='memory to plan for, such as "4GiB" (default: what is free)')
+    doctor.add_argument("--quantization", choices=("int4", "int8", "none", "auto"), default="auto")
+    for command in parsers.values():
+        command.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("documents")
+    group.add_argument("--docs", nargs="+", metavar="PATH", help="files and folders; indexed when they have changed")
+    group.add_argument("--index", metavar="DIR", help="folder of an index; with --docs, where to keep it")
+    _add_embeddings_argument(group)
+
+
+def _add_embeddings_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--embeddings",
+        metavar="NAME",
+        help='embedding model: "demo" (offline), or a sentence-transformers folder or hub id; '
+        "an index remembers its own (default: a multilingual model; demo with --model demo)",
+    )
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", metavar="NAME", help='folder, hub id or "demo" (default: $MINICPM_MODEL or MiniCPM5-1B)'
+    )
+    group.add_argument(
+        "--quantization", choices=("int4", "int8", "none", "auto"), help="default: auto, int4 for large ones"
+    )
+    group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+    group.add_argument("--memory-limit", metavar="SIZE", help='such as "4GiB"; the context window is fitted to it')
+    group.add_argument("--context-window", type=int, metavar="TOKENS")
+    group.add_argument("--max-tokens", type=int, metavar="TOKENS", help="longest answer")
+    group.add_argument("--temperature", type=float, help="0 is greedy; default: what the model's authors recommend")
+    group.add_argument("--seed", type=int, help="makes sampling reproducible")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        return int(import_module(f"minicpm_app.{options.command}").run(options) or 0)
+    except UsageError as error:
+        sys.stderr.write(f"minicpm {options.command}: error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # nothing more can be written
+        return 1
+    except (ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
+        sys.stderr.write(f"minicpm {options.command}: error: {' '.join(str(error).split()) or type(error).__name__}\n")
+        return 1
+
+
+def _version() -> str:
+    try:
+        return version("minicpm-integrations")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,77 @@
+"""From --docs, --index and --embeddings to an index that is up to date."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minicpm_app.cli import UsageError
+
+if TYPE_CHECKING:
+    from minicpm_core.index import IndexReport, Progress
+
+
+def cache_folder() -> Path:
+    """Return the folder for indexes made on the fly: $MINICPM_CACHE, or minicpm in the user's cache folder."""
+    own = os.environ.get("MINICPM_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minicpm"
+
+
+def prepare_index(options: Namespace) -> Any:
+    """Return the LangChain index that the options name, indexing --docs first; UsageError without either."""
+    from langchain_minicpm import load_index
+
+    if not options.docs and not options.index:
+        raise UsageError("give the documents with --docs PATH..., or an index with --index DIR")
+    embeddings = options.embeddings or ("demo" if options.model == "demo" and options.docs else None)
+    folder = Path(options.index) if options.index else _folder_for(options.docs, embeddings)
+    if options.docs:
+        report = update_index(options.docs, folder, embeddings if not _exists(folder) else options.embeddings)
+        warn_of_failures(report)
+    return load_index(folder, embeddings=options.embeddings)
+
+
+def update_index(paths: Sequence[str], folder: Path, embeddings: str | None) -> IndexReport:
+    """Index `paths`, with a progress bar on a terminal."""
+    from minicpm_core.index import build_index
+
+    with progress_bar() as on_progress:
+        return build_index(paths, persist_directory=folder, embeddings=embeddings, on_progress=on_progress)
+
+
+def warn_of_failures(report: IndexReport) -> None:
+    """Name the files that could not be read, one line each."""
+    for failed in report.failed:
+        sys.stderr.write(f"not indexed: {failed.source}: {failed.reason}\n")
+    for source in report.skipped:
+        sys.stderr.write(f"skipped: {source}: not a kind of file that can be indexed\n")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """Yield a callback that draws a bar on a terminal, and nothing elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(unit="file", desc="indexing", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.total = progress.total
+            bar.set_postfix_str(progress.source, refresh=False)
+            bar.update(progress.done - bar.n)
+
+        yield show
+
+
+def _exists(folder: Path) -> bool:
+    return (folder / "index.sqlite3").is_file()
+
+
+def _folder_for(docs: Sequence[str], embeddings: str | None) -> Path:
+    key = "\n".join([*sorted(str(Path(path).resolve()) for path in docs), embeddings or ""])
+    return cache_folder() / "indexes" / hashlib.sha256(key.encode()).hexdigest()[:16]
