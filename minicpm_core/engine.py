@@ -142,7 +142,7 @@ class Engine:
     def encode(self, messages: Prompt, *, enable_thinking: bool | None = None) -> list[int]:
         """Return the prompt's token ids, BOS included where the family begins with it."""
         text = messages if isinstance(messages, str) else self.render(messages, enable_thinking=enable_thinking)
-        ids = self._tokenize(text)
+        ids = self.tokenize(text)
         bos = self.tokenizer.bos_token_id
         if self.family.add_bos and bos is not None and ids[:1] != [bos]:
             ids = [bos, *ids]
@@ -159,7 +159,12 @@ class Engine:
 
     def count_tokens(self, text: str | Sequence[Message]) -> int:
         """Return the number of tokens of a text as it stands, or of messages with the chat template around them."""
-        return len(self._tokenize(text) if isinstance(text, str) else self.encode(text))
+        return len(self.tokenize(text) if isinstance(text, str) else self.encode(text))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a text as it stands, nothing added."""
+        with self._tokenizer_lock:
+            return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def memory_report(self) -> dict[str, int]:
         """Return bytes by part: the plan's, and under "parameters" what the weights take in fact."""
@@ -178,10 +183,6 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _tokenize(self, text: str) -> list[int]:
-        with self._tokenizer_lock:
-            return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _generate(self, request: Request, cancelled: threading.Event) -> Iterator[Chunk]:
         return generate_chunks(

@@ -1,0 +1,115 @@
+"""The completion class: text in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseLLM, LangSmithParams
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.outputs import GenerationChunk, LLMResult
+from pydantic import ConfigDict
+
+from langchain_minicpm.convert import to_text_chunk
+from langchain_minicpm.settings import MiniCPMSettings
+from minicpm_core.types import Prompt
+
+
+class MiniCPMLLM(MiniCPMSettings, BaseLLM):
+    """A MiniCPM model on this machine as a LangChain completion model: text in, text out.
+
+    Instantiate:
+        `llm = MiniCPMLLM(model="openbmb/MiniCPM5-1B", temperature=0)`. Arguments: see `MiniCPMSettings`; besides them
+        `raw`: False (default) asks the text as one user turn of a chat, True completes it as it stands. A call may
+        change `raw` too.
+
+    Invoke, stream, async:
+        `llm.invoke("Hello")`, `llm.stream(...)`, `llm.ainvoke(...)`, `llm.astream(...)`, `llm.batch([...])`. The answer
+        never contains the prompt; reasoning is in `generation_info["reasoning_content"]` of `llm.generate([...])`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    raw: bool = False
+
+    @property
+    def _llm_type(self) -> str:
+        return "minicpm"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {**super()._identifying_params, "raw": self.raw}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return LangSmithParams(ls_model_type="llm", **self._tracing_params(stop, kwargs))
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        *,
+        raw: bool | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        for chunk in self._stream_chunks(self._prompt(prompt, raw), stop, kwargs):
+            piece = to_text_chunk(chunk, kwargs.get("model") or self.model)
+            if run_manager:
+                run_manager.on_llm_new_token(piece.text, chunk=piece)
+            yield piece
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        *,
+        raw: bool | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        async for chunk in self._astream_chunks(self._prompt(prompt, raw), stop, kwargs):
+            piece = to_text_chunk(chunk, kwargs.get("model") or self.model)
+            if run_manager:
+                await run_manager.on_llm_new_token(piece.text, chunk=piece)
+            yield piece
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        reported = run_manager if len(prompts) == 1 else None  # with several prompts it is the first one's only
+        return to_result([reduce(add, self._stream(prompt, stop, reported, **kwargs)) for prompt in prompts])
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        reported = run_manager if len(prompts) == 1 else None
+        answers = [[piece async for piece in self._astream(prompt, stop, reported, **kwargs)] for prompt in prompts]
+        return to_result([reduce(add, pieces) for pieces in answers])
+
+    def _prompt(self, text: str, raw: bool | None) -> Prompt:
+        return text if (self.raw if raw is None else raw) else [{"role": "user", "content": text}]
+
+
+def to_result(answers: Sequence[GenerationChunk]) -> LLMResult:
+    """Return the answers to several prompts, with the tokens of all of them together."""
+    infos = [answer.generation_info or {} for answer in answers]
+    usages = [info["usage_metadata"] for info in infos if "usage_metadata" in info]
+    total: UsageMetadata | None = reduce(add_usage, usages, None)
+    tokens = total and {
+        "prompt_tokens": total["input_tokens"],
+        "completion_tokens": total["output_tokens"],
+        "total_tokens": total["total_tokens"],
+    }
+    output = {"token_usage": tokens, "model_name": next((i["model_name"] for i in infos if "model_name" in i), None)}
+    return LLMResult(generations=[[answer] for answer in answers], llm_output=output)

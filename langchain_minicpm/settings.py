@@ -1,0 +1,198 @@
+"""The arguments that the chat and the completion class share, and the way from them to the engine's chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from langchain_core.messages import BaseMessage
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from typing_extensions import Self
+
+from langchain_minicpm.convert import to_template
+from minicpm_core.types import Chunk, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from minicpm_core import Engine
+
+LOADING = tuple(
+    "model quantization dtype device memory_limit context_window adapter family revision base_url api_key".split()
+)
+"""The arguments of `minicpm_core.load`."""
+OF_ONE_MODEL = ("adapter", "family", "revision")
+"""Those that say something about one checkpoint, and so do not go with another one."""
+SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
+PER_CALL = (*SAMPLING, "max_tokens", "enable_thinking", "model")
+"""What a single call may change, besides `stop`."""
+
+
+class MiniCPMSettings(BaseModel):
+    """Which model to load and how it answers; the weights are loaded at the first call.
+
+    Args:
+        model: folder, hub id or "demo"; default: environment variable MINICPM_MODEL, or "openbmb/MiniCPM5-1B".
+        quantization: "int4", "int8", "none", or "auto" (int4 for large weights where bitsandbytes is installed).
+        dtype: "auto", "bfloat16", "float16" or "float32".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        memory_limit: bytes, or such as "4GiB"; default: environment variable MINICPM_MEMORY_LIMIT.
+        context_window: tokens of prompt and answer together.
+        adapter: folder of a LoRA adapter.
+        family: a name of the family table, where the checkpoint is not recognised.
+        revision: branch, tag or commit on the hub.
+        base_url: an OpenAI-compatible server to ask instead of loading the model.
+        api_key: that server's key.
+        engine: an engine that is loaded already, instead of the arguments above.
+        temperature: 0 is greedy decoding; None, here and below, leaves the value to the model family.
+        top_p: nucleus size, above 0 to 1.
+        top_k: tokens kept; 0 keeps all.
+        repetition_penalty: above 0; 1 is off.
+        seed: makes sampling reproducible.
+        max_tokens: longest answer, in tokens.
+        stop: texts that end the answer; they are not part of it.
+        enable_thinking: switches the reasoning part on or off where the model has one.
+        timeout: seconds for one answer, loading not counted; looked at between two pieces of the answer.
+        max_retries: accepted as of every LangChain model; a local model is not asked again.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    model: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)] = Field(
+        default_factory=lambda: os.environ.get("MINICPM_MODEL", "openbmb/MiniCPM5-1B"),
+        validation_alias=AliasChoices("model", "model_name"),
+    )
+    quantization: str | None = "auto"
+    dtype: str = "auto"
+    device: str = "auto"
+    memory_limit: int | str | None = Field(default_factory=lambda: os.environ.get("MINICPM_MEMORY_LIMIT"))
+    context_window: int | None = None
+    adapter: str | Path | None = None
+    family: str | None = None
+    revision: str | None = None
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    engine: Any = Field(default=None, exclude=True, repr=False)
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: list[str] | None = None
+    enable_thinking: bool | None = None
+    timeout: float | None = Field(default=None, gt=0)
+    max_retries: int | None = None
+
+    @model_validator(mode="after")
+    def _check_minicpm_settings(self) -> Self:
+        self._sampling({})
+        if self.engine is not None:
+            fields = type(self).model_fields
+            given = [
+                name
+                for name in LOADING[1:]
+                if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+            ]
+            if given:
+                raise ValueError(f"the given engine is loaded already; leave out {', '.join(given)}")
+            self.model = self.engine.checkpoint.name
+        if add_version := getattr(self, "_add_version", None):  # langchain-core 1.1 and later
+            from langchain_minicpm import __version__
+
+            add_version("minicpm-integrations", __version__)
+        return self
+
+    def load_engine(self, model: str | None = None) -> Engine:
+        """Return the engine of `model` (None: the own one), loading it the first time.
+
+        Raises:
+            ValueError: an argument that `minicpm_core.load` does not accept; see there for other errors.
+        """
+        if model in (None, self.model) and self.engine is not None:
+            return self.engine  # type: ignore[no-any-return]
+        from minicpm_core import shared_engine
+
+        arguments = {name: getattr(self, name) for name in LOADING}
+        if self.api_key is not None:
+            arguments["api_key"] = self.api_key.get_secret_value()
+        if model not in (None, self.model):
+            arguments |= {"model": model} | dict.fromkeys(OF_ONE_MODEL)
+        return shared_engine(**arguments)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the model's own token ids of `text`, nothing added."""
+        return self.load_engine().tokenize(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Return the length of the prompt that the chat template makes of the messages, in tokens.
+
+        Args:
+            messages: a conversation.
+            tools: not supported yet; anything but None or an empty list is refused.
+        """
+        if tools:
+            raise ValueError("tools are not supported by this version; leave them out")
+        return self.load_engine().count_tokens(to_template(messages))
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        names = dict.fromkeys((*LOADING, *PER_CALL, "stop"))
+        values = {name: getattr(self, name) for name in names if name != "api_key"}
+        if self.engine is not None:
+            values["context_window"] = self.engine.context_window
+            values["dtype"] = str(getattr(self.engine.model, "dtype", None))
+        return values
+
+    def _stream_chunks(self, prompt: Prompt, stop: list[str] | None, options: Mapping[str, Any]) -> Iterator[Chunk]:
+        request = self._request(stop, options)
+        engine = self.load_engine(options.get("model"))
+        started = time.monotonic()
+        stream: Any = engine.stream(prompt, **request)
+        with closing(stream) as chunks:
+            for chunk in chunks:
+                self._check_time(started)
+                yield chunk
+
+    async def _astream_chunks(
+        self, prompt: Prompt, stop: list[str] | None, options: Mapping[str, Any]
+    ) -> AsyncIterator[Chunk]:
+        request = self._request(stop, options)
+        engine = await asyncio.to_thread(self.load_engine, options.get("model"))
+        started = time.monotonic()
+        stream: Any = engine.astream(prompt, **request)
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                self._check_time(started)
+                yield chunk
+
+    def _request(self, stop: list[str] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+        unknown = sorted(options.keys() - {*PER_CALL, "stream"})  # "stream" is LangChain's own switch
+        if unknown:
+            raise TypeError(f"unknown arguments {', '.join(unknown)}; a call accepts: stop, {', '.join(PER_CALL)}")
+        return {
+            "sampling": self._sampling(options),
+            "stop": self.stop if stop is None else stop,
+            "enable_thinking": options.get("enable_thinking", self.enable_thinking),
+        }
+
+    def _sampling(self, options: Mapping[str, Any]) -> Sampling:
+        values = {name: options.get(name, getattr(self, name)) for name in SAMPLING}
+        return Sampling(**values, max_new_tokens=options.get("max_tokens", self.max_tokens))
+
+    def _check_time(self, started: float) -> None:
+        if self.timeout is not None and time.monotonic() - started > self.timeout:
+            raise TimeoutError(f"the answer took longer than timeout={self.timeout:g} seconds; the model was stopped")
+
+    def _tracing_params(self, stop: list[str] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+        values = {
+            "ls_provider": "minicpm",
+            "ls_model_name": options.get("model") or self.model,
+            "ls_temperature": options.get("temperature", self.temperature),
+            "ls_max_tokens": options.get("max_tokens", self.max_tokens),
+            "ls_stop": self.stop if stop is None else stop,
+        }
+        return {name: value for name, value in values.items() if value not in (None, [])}
