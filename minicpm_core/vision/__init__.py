@@ -1,0 +1,24 @@
+"""MiniCPM-V: pictures to slices, slices to features, features into the language model's prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Vision:
+    """What a row of the family table says about pictures; every number comes from the checkpoint's own files.
+
+    Args:
+        module: where `load_model` and `load_pictures` of the family live.
+        tower: how a patch's place reaches the tower. "square": a table resized to the picture's grid (timm);
+            "strip": places along one line, padded slices included (V-2.5); "grid": NaViT's buckets of rows and columns.
+        nested_slices: slices stand as `<image>` parts inside one `<slice>`, and pictures are not numbered (2.0, 2.5).
+        sliced: large pictures are cut into tiles; V-1.0 sees one square view only.
+    """
+
+    module: str = "minicpm_core.vision.minicpmv"
+    tower: Literal["square", "strip", "grid"] = "grid"
+    nested_slices: bool = False
+    sliced: bool = True

@@ -1,0 +1,80 @@
+"""From a MiniCPM-V config.json to the config of its language model; pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minicpm_core import translation
+
+Json = Mapping[str, Any]
+
+_SHARED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "tie_word_embeddings",
+    "rope_parameters",
+)
+"""What Qwen's configs have in common with Llama's."""
+
+
+def vision_version(config: Json) -> str | None:
+    """Return "1.0" ... "4.5" for a checkpoint of model_type minicpmv or minicpmo, None for any other.
+
+    The first ones have no `version`: 1.0 and 2.0 name a timm tower and have MiniCPM's scale_emb, of them only 2.0
+    knows slices; 2.5 has a vision_config.
+    """
+    if config.get("model_type") not in ("minicpmv", "minicpmo"):
+        return None
+    version = config.get("version")
+    if version is not None:
+        try:
+            return f"{float(version):.1f}"
+        except (TypeError, ValueError):
+            return str(version)
+    if "vision_encoder" not in config and "scale_emb" not in config:
+        return "2.5"
+    sliced = any(key in config for key in ("slice_mode", "max_slice_nums", "scale_resolution"))
+    return "2.0" if sliced else "1.0"
+
+
+def to_granite(config: Json) -> Any:
+    """Return the GraniteConfig of V-1.0 and V-2.0, whose class default, unlike the text models', is an untied head."""
+    from transformers import GraniteConfig
+
+    return GraniteConfig(**translation.granite_values({"tie_word_embeddings": False} | dict(config)))
+
+
+def to_qwen2(config: Json) -> Any:
+    """Return the Qwen2Config of V-2.6 and o-2.6."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(**_qwen_values(config))
+
+
+def to_qwen3(config: Json) -> Any:
+    """Return the Qwen3Config of V-4.5 and o-4.5."""
+    from transformers import Qwen3Config
+
+    values = _qwen_values(config) | {"attention_bias": bool(config.get("attention_bias", False))}
+    return Qwen3Config(**values | ({"head_dim": config["head_dim"]} if config.get("head_dim") else {}))
+
+
+def _qwen_values(config: Json) -> dict[str, Any]:
+    llama = translation.to_llama(config)
+    values = {key: getattr(llama, key) for key in _SHARED}
+    if config.get("use_sliding_window"):
+        window = {key: config[key] for key in ("sliding_window", "max_window_layers") if key in config}
+        values |= {"use_sliding_window": True} | window
+    return values

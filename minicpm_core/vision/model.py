@@ -1,0 +1,140 @@
+"""Language model, vision tower and resampler as one torch module."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from minicpm_core.vision import Vision
+from minicpm_core.vision.prompt import Pictures
+from minicpm_core.vision.resampler import Resampler
+from minicpm_core.vision.tower import Tower
+
+BATCH = 16
+"""Slices per pass of the tower."""
+
+Grid = tuple[int, int]
+"""(rows, columns) of patches."""
+
+
+class VisionLanguageModel(nn.Module):
+    """A language model that also reads features of pictures; called like the language model itself.
+
+    Args:
+        llm: a causal language model of transformers.
+        vpm: the vision tower.
+        resampler: from the tower's features to the language model's width.
+        vision: how the family places patches.
+        mean: per channel, taken off pixel values of 0 to 1.
+        std: per channel, by which they are divided then.
+        together: slices of a prompt share one padded strip (V-2.5 with `batch_vision_input`).
+    """
+
+    def __init__(
+        self,
+        llm: Any,
+        vpm: Tower,
+        resampler: Resampler,
+        vision: Vision,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        together: bool = True,
+    ) -> None:
+        super().__init__()
+        self.llm, self.vpm, self.resampler = llm, vpm, resampler
+        self._vision, self._together = vision, together
+        self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
+
+    @property
+    def config(self) -> Any:
+        """The language model's config."""
+        return self.llm.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model is."""
+        return self.llm.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the tower and of the embeddings."""
+        return self.resampler.query.dtype
+
+    def get_memory_footprint(self) -> int:
+        """Return the bytes of all parameters and buffers."""
+        own = sum(p.numel() * p.element_size() for part in (self.vpm, self.resampler) for p in part.parameters())
+        return int(self.llm.get_memory_footprint()) + own
+
+    def forward(self, *args: Any, **arguments: Any) -> Any:
+        """Run the language model on `input_ids` or `inputs_embeds`."""
+        return self.llm(*args, **arguments)
+
+    def prefill(self, input_ids: Tensor, pictures: Pictures) -> tuple[dict[str, Tensor], int]:
+        """Return the prompt's inputs by name, features in their slots, and the positions that decoding skips (none).
+
+        Args:
+            input_ids: [1, tokens].
+            pictures: with spans in token ids.
+        """
+        embeds = self.llm.get_input_embeddings()(input_ids).clone()
+        features = self.encode(pictures).to(embeds.dtype)
+        # Granite multiplies all its inputs by this; the official code leaves features as they are.
+        features = features / getattr(self.config, "embedding_multiplier", 1)
+        for (start, end), tokens in zip(pictures.spans, features, strict=True):
+            if end - start != len(tokens):
+                raise ValueError(
+                    f"a picture has {len(tokens)} feature tokens and its placeholder {end - start} token ids: the "
+                    "tokenizer does not keep the placeholder's text as one token each; use the checkpoint's tokenizer"
+                )
+            embeds[0, start:end] = tokens
+        return {"inputs_embeds": embeds}, 0
+
+    def encode(self, pictures: Pictures) -> Tensor:
+        """Return the feature tokens of the pictures' views, [views, queries, width]."""
+        patches, grids = zip(*(self._patches(view) for view in pictures.views), strict=True)
+        frames = [p.frames for p in pictures.pictures if p.frames is not None]
+        if frames and len(frames) != len(pictures.pictures):
+            raise ValueError("pictures and video frames cannot stand in one prompt")
+        features = self._strip(patches) if self._vision.tower == "strip" else self._grids(patches, grids)
+        return self.resampler(features, grids, frames or None)  # type: ignore[no-any-return]
+
+    def _patches(self, view: Any) -> tuple[Tensor, Grid]:
+        """Return normalised patches, [patches, 3 * patch * patch], of a uint8 view, [height, width, 3]."""
+        size = self.vpm.sizes.patch
+        pixels = (view.astype(np.float32) / 255 - self._mean) / self._std
+        rows, columns = view.shape[0] // size, view.shape[1] // size
+        tiles = torch.from_numpy(pixels).view(rows, size, columns, size, 3).permute(0, 2, 4, 1, 3)
+        return tiles.reshape(rows * columns, -1).to(self.device, self.dtype), (rows, columns)
+
+    def _grids(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> list[Tensor]:
+        """Return the tower's features per slice; slices of equal size go through it together."""
+        same: dict[Grid, list[int]] = defaultdict(list)
+        for place, grid in enumerate(grids):
+            same[grid].append(place)
+        features: dict[int, Tensor] = {}
+        for grid, places in same.items():
+            position = self.vpm.resized_positions if self._vision.tower == "square" else self.vpm.grid_positions
+            for start in range(0, len(places), BATCH):
+                batch = places[start : start + BATCH]
+                out = self.vpm(torch.stack([patches[i] for i in batch]), position(*grid))
+                features.update(zip(batch, out, strict=True))
+        return [features[i] for i in range(len(patches))]
+
+    def _strip(self, patches: Sequence[Tensor]) -> list[Tensor]:
+        """Return features as V-2.5's code computes them: places along one line, as long as the largest slice.
+
+        The mask there never hides the padding, which is why every slice is padded and attends to it.
+        """
+        if not self._together:
+            return [self.vpm(one[None], self.vpm.grid_positions(1, len(one)))[0] for one in patches]
+        padded = pad_sequence(list(patches), batch_first=True)
+        positions = self.vpm.grid_positions(1, padded.shape[1])
+        out = torch.cat([self.vpm(batch, positions) for batch in padded.split(BATCH)])
+        return [features[: len(one)] for features, one in zip(out, patches, strict=True)]

@@ -1,0 +1,158 @@
+"""Pictures in a prompt: marked in the messages, written as placeholder tokens, found again among the token ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
+
+from minicpm_core.types import Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Markers:
+    """The texts of a checkpoint's placeholder tokens; `slot` stands once for each token of features."""
+
+    slot: str = "<unk>"
+    image: tuple[str, str] = ("<image>", "</image>")
+    slice: tuple[str, str] = ("<slice>", "</slice>")
+    number: tuple[str, str] = ("<image_id>", "</image_id>")
+
+    @classmethod
+    def read(cls, preprocessor: Mapping[str, Any]) -> Markers:
+        """Return the texts that preprocessor_config.json names, the published ones where it is silent."""
+        default = cls()
+
+        def pair(key: str, known: tuple[str, str]) -> tuple[str, str]:
+            return preprocessor.get(f"{key}_start", known[0]), preprocessor.get(f"{key}_end", known[1])
+
+        return cls(
+            preprocessor.get("unk", default.slot),
+            pair("im", default.image),
+            pair("slice", default.slice),
+            pair("im_id", default.number),
+        )
+
+    def write(self, counts: Sequence[int], columns: int, *, number: int | None, nested: bool) -> str:
+        """Return the placeholder text of one picture.
+
+        Args:
+            counts: feature tokens of the whole view, then of each tile, row by row.
+            columns: tiles per row; anything where there are no tiles.
+            number: the picture's place among the prompt's pictures, None where it is not told.
+            nested: tiles are `image` parts inside one `slice` (2.0, 2.5), not `slice` parts themselves.
+        """
+        view, *tiles = counts
+        text = "" if number is None else str(number).join(self.number)
+        text += (self.slot * view).join(self.image)
+        if not tiles:
+            return text
+        around = self.image if nested else self.slice
+        cells = [(self.slot * tile).join(around) for tile in tiles]
+        rows = "\n".join("".join(cells[start : start + columns]) for start in range(0, len(cells), columns))
+        return text + (rows.join(self.slice) if nested else rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture made ready: its placeholder text, and the views (of the whole, then tiles) whose features go there."""
+
+    text: str
+    views: tuple[Any, ...]
+    frames: tuple[int, ...] | None = None
+    """Temporal ids of the views where they are frames that are read together."""
+
+
+class PictureReader(Protocol):
+    """What a vision family's module gives the engine."""
+
+    markers: Markers
+
+    def read(self, image: Image, number: int) -> Picture:
+        """Make the prompt's picture of that number ready."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """All pictures of a prompt.
+
+    Args:
+        pictures: in the order of the prompt.
+        spans: [start, end) of each run of feature slots: characters of the text, after `at_tokens` token ids.
+    """
+
+    pictures: tuple[Picture, ...]
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def views(self) -> tuple[Any, ...]:
+        """The views of all pictures; as many as spans unless frames are read together."""
+        return tuple(view for picture in self.pictures for view in picture.views)
+
+    def at_tokens(self, offsets: Sequence[tuple[int, int]], shift: int) -> Pictures:
+        """Return the same with spans in token ids, from the tokenizer's character offsets.
+
+        Args:
+            offsets: [start, end) in characters per token.
+            shift: token ids put in front afterwards (BOS).
+
+        Raises:
+            ValueError: the tokenizer does not keep a slot as one token.
+        """
+        found = []
+        token = 0
+        for start, end in self.spans:
+            while token < len(offsets) and offsets[token][0] < start:
+                token += 1
+            first = token
+            while token < len(offsets) and offsets[token][0] < end:
+                token += 1
+            found.append((first + shift, token + shift))
+        return Pictures(self.pictures, tuple(found))
+
+
+def take_pictures(messages: Sequence[Message], reader: PictureReader) -> tuple[list[Message], str, list[Picture]]:
+    """Return the messages with a mark, never seen in any text, for each picture; the mark; and the pictures."""
+    mark = f"\ue000{uuid4().hex}\ue001"
+    pictures: list[Picture] = []
+
+    def join(content: Any) -> Any:
+        if not isinstance(content, list):
+            return content
+        texts = []
+        for part in content:
+            if isinstance(part, str):
+                texts.append(part)
+            else:
+                pictures.append(reader.read(part, len(pictures)))
+                texts.append(mark)
+        return "\n".join(texts)
+
+    return [{**message, "content": join(message["content"])} for message in messages], mark, pictures
+
+
+def insert_pictures(text: str, mark: str, pictures: Sequence[Picture], markers: Markers) -> tuple[str, Pictures | None]:
+    """Return the rendered text with placeholders for the marks, and where their slots are.
+
+    Raises:
+        ValueError: the chat template left pictures out, or wrote them twice.
+    """
+    if not pictures:
+        return text, None
+    pieces = text.split(mark)
+    if len(pieces) != len(pictures) + 1:
+        raise ValueError(
+            f"the chat template shows {len(pieces) - 1} of {len(pictures)} pictures; put them into user messages"
+        )
+    whole, spans = pieces[0], []
+    run = re.compile(f"(?:{re.escape(markers.slot)})+")
+    for picture, piece in zip(pictures, pieces[1:], strict=True):
+        spans += [(match.start() + len(whole), match.end() + len(whole)) for match in run.finditer(picture.text)]
+        whole += picture.text + piece
+    return whole, Pictures(tuple(pictures), tuple(spans))

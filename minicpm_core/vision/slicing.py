@@ -1,0 +1,86 @@
+"""How MiniCPM-V 2.0 to 4.5 cut a picture: one small view of the whole, and tiles where it is large.
+
+Guo et al. 2024 (LLaVA-UHD), section 3.1, with the rounding of the official image processor: the pixels are equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Size = tuple[int, int]
+"""(width, height) in pixels, or (columns, rows) of a grid."""
+
+
+@dataclass(frozen=True)
+class SliceRule:
+    """The numbers of the cutting.
+
+    Args:
+        max_slices: most tiles beside the whole view; 1 means that nothing is cut.
+        resolution: side in pixels of a square with the area that a view or tile should have.
+        patch: side in pixels of the tower's patches; every view is a multiple of it.
+    """
+
+    max_slices: int = 9
+    resolution: int = 448
+    patch: int = 14
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or not 1 <= value <= 65536:
+                raise ValueError(f"{name} of the picture slicing is {value!r}; a whole number of 1 to 65536 is needed")
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> SliceRule:
+        """Return the rule of a checkpoint: preprocessor_config.json first, then config.json, then the defaults."""
+        given = dict(config) | dict(config.get("slice_config") or {}) | dict(preprocessor)
+        values = {"max_slices": "max_slice_nums", "resolution": "scale_resolution", "patch": "patch_size"}
+        rule = {name: given[key] for name, key in values.items() if given.get(key) is not None}
+        return cls(**rule if given.get("slice_mode", True) else rule | {"max_slices": 1})
+
+
+def choose_grid(size: Size, rule: SliceRule) -> Size | None:
+    """Return the (columns, rows) of tiles for a picture, None where it is not cut."""
+    width, height = size
+    multiple = min(math.ceil(width * height / (rule.resolution * rule.resolution)), rule.max_slices)
+    if multiple <= 1:
+        return None
+    counts = [n for n in (multiple - 1, multiple, multiple + 1) if 1 < n <= rule.max_slices]
+    grids = [(columns, n // columns) for n in counts for columns in range(1, n + 1) if n % columns == 0]
+    log_ratio = math.log(width / height)
+    return min(grids, key=lambda grid: abs(log_ratio - math.log(grid[0] / grid[1])))
+
+
+def slice_image(image: Image, rule: SliceRule) -> tuple[list[Image], Size | None]:
+    """Return the whole view followed by the tiles row by row, and the grid (None where there are no tiles)."""
+    from PIL.Image import Resampling
+
+    grid = choose_grid(image.size, rule)
+    view = image.resize(_fit(image.size, rule, upscale=grid is None), resample=Resampling.BICUBIC)
+    if grid is None:
+        return [view], None
+    columns, rows = grid
+    cell = _fit((_align(image.width, columns) / columns, _align(image.height, rows) / rows), rule, upscale=True)
+    refined = image.resize((cell[0] * columns, cell[1] * rows), resample=Resampling.BICUBIC)
+    boxes = [(x * cell[0], y * cell[1]) for y in range(rows) for x in range(columns)]
+    return [view, *(refined.crop((x, y, x + cell[0], y + cell[1])) for x, y in boxes)], grid
+
+
+def _fit(size: tuple[float, float], rule: SliceRule, *, upscale: bool) -> Size:
+    """Return the size of about resolution² pixels with the same aspect, in whole patches."""
+    width, height = size
+    if upscale or width * height > rule.resolution * rule.resolution:
+        ratio = width / height
+        height = int(rule.resolution / math.sqrt(ratio))
+        width = int(height * ratio)
+    return _align(width, rule.patch), _align(height, rule.patch)
+
+
+def _align(length: float, unit: int) -> int:
+    return max(round(length / unit) * unit, unit)
