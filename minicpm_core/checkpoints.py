@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from minicpm_core.activations import register_activation
 from minicpm_core.families import Family, find_family
+from minicpm_core.files import check_tokenizer, find_weight_files, has_file, read_json, read_text
+from minicpm_core.quantization import stored_quantization
+from minicpm_core.weights import StoredTensor, open_tensors
 
 logger = logging.getLogger(__name__)
 
 DEMO = Path(__file__).parent / "demo"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja"]
 
 
@@ -39,8 +43,8 @@ class Checkpoint:
     @cached_property
     def generation_config(self) -> Mapping[str, Any]:
         """The content of generation_config.json, {} where there is none."""
-        path = self.folder / "generation_config.json"
-        return read_json(path) if path.is_file() else {}
+        name = "generation_config.json"
+        return read_json(self.folder, name) if has_file(self.folder, name) else {}
 
     @cached_property
     def weight_files(self) -> tuple[Path, ...]:
@@ -57,12 +61,11 @@ def open_checkpoint(model: str | Path, *, family: str | None = None, revision: s
         ValueError: config.json is no JSON object, the family is unknown, or a form of `model` that is not supported.
     """
     folder = find_folder(model, revision=revision)
-    config_file = folder / "config.json"
-    if not config_file.is_file():
+    if not has_file(folder, "config.json"):
         raise FileNotFoundError(
             f"{folder} has no config.json; give the folder of a MiniCPM checkpoint in the hub's layout"
         )
-    config = read_json(config_file)
+    config = read_json(folder, "config.json")
     return Checkpoint(str(model), folder, config, find_family(config, read_chat_template(folder), family))
 
 
@@ -95,126 +98,109 @@ def _download(model: str, revision: str | None) -> Path:
         ) from error
 
 
-def read_json(path: Path) -> Mapping[str, Any]:
-    """Return the JSON object in `path`, or raise ValueError that names the file and the place."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); download it again") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object; download it again")
-    return value
-
-
 def read_chat_template(folder: Path) -> str:
     """Return the chat template that the folder brings, "" where there is none."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    config = folder / "tokenizer_config.json"
-    template = read_json(config).get("chat_template") if config.is_file() else None
+    if has_file(folder, "chat_template.jinja"):
+        return read_text(folder, "chat_template.jinja")
+    name = "tokenizer_config.json"
+    template = read_json(folder, name).get("chat_template") if has_file(folder, name) else None
     if isinstance(template, list):  # several named templates
-        template = next((t.get("template") for t in template if t.get("name") == "default"), None)
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise ValueError(f"chat_template in {folder / name} is a {type(template).__name__}; a text is needed")
     return template or ""
 
 
-def find_weight_files(folder: Path) -> tuple[Path, ...]:
-    """Return the weight files, checked against the index and their own headers.
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Return the fast tokenizer, from tokenizer.json verbatim, with the chat template set.
 
     Raises:
-        FileNotFoundError: there are none, or shards named by the index are missing.
-        ValueError: a safetensors file is truncated or damaged.
+        FileNotFoundError: there is neither tokenizer.json nor tokenizer.model.
+        ValueError: it is damaged.
     """
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-        elif (folder / name).is_file():
-            shards = [name]
-        else:
-            continue
-        missing = [s for s in shards if not (folder / s).is_file()]
-        if missing or not shards:
-            raise FileNotFoundError(
-                f"{folder} lacks {len(missing)} of {len(shards)} weight files that {index.name} names: "
-                f"{', '.join(missing) or 'none named'}; download them again"
-            )
-        files = tuple(folder / s for s in shards)
-        for file in files:
-            if file.suffix == ".safetensors":
-                read_header(file)
-        return files
-    raise FileNotFoundError(f"{folder} has no model.safetensors and no pytorch_model.bin, whole or in shards")
-
-
-def read_header(file: Path) -> dict[str, dict[str, Any]]:
-    """Return a safetensors file's tensors: name -> {"dtype", "shape", "data_offsets"}; ValueError if it is damaged."""
-    size = file.stat().st_size
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size - 8:
-                raise ValueError("the header is cut off")
-            header = json.loads(stream.read(length))
-        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
-        end = 8 + length + max((t["data_offsets"][1] for t in tensors.values()), default=0)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged: {error or 'no header'}; download it again") from error
-    if end != size:
-        raise ValueError(f"{file} has {size:,} bytes where its header says {end:,}: truncated; download it again")
-    return tensors
-
-
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Return the fast tokenizer, from tokenizer.json verbatim, with the chat template set."""
     from transformers import LlamaTokenizerFast, PreTrainedTokenizerFast
 
     folder = checkpoint.folder
-    if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer.model")):
+    verbatim = has_file(folder, "tokenizer.json")
+    if verbatim:
+        check_tokenizer(folder)
+    elif not has_file(folder, "tokenizer.model"):
         raise FileNotFoundError(f"{folder} has neither tokenizer.json nor tokenizer.model; download one of them")
-    verbatim = (folder / "tokenizer.json").is_file()
-    with _quiet():
-        tokenizer = (PreTrainedTokenizerFast if verbatim else LlamaTokenizerFast).from_pretrained(folder)
+    for name in _TOKENIZER_FILES:
+        if has_file(folder, name):
+            read_json(folder, name)
+    try:
+        with _quiet():
+            tokenizer = (PreTrainedTokenizerFast if verbatim else LlamaTokenizerFast).from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except ImportError:
+        raise
+    except Exception as error:  # the tokenizers library raises Exception itself
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the tokenizer in {folder} cannot be read ({reason}); download it again") from error
     tokenizer.chat_template = checkpoint.chat_template
     return tokenizer
 
 
 def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_config: Any = None) -> Any:
-    """Return the model in eval mode, every tensor taken from the checkpoint.
+    """Return the model in eval mode, every tensor taken from the checkpoint, one after the other.
 
     Raises:
-        ValueError: tensors are missing or have the wrong shape.
+        ValueError: tensors are missing, have the wrong shape or hold NaN, or a file is damaged.
     """
     import transformers
 
-    safe = all(file.suffix == ".safetensors" for file in checkpoint.weight_files)
-    extra = {"quantization_config": quantization_config, "device_map": {"": device}} if quantization_config else {}
-    model_class = getattr(transformers, checkpoint.family.model_class)
-    try:
-        with _quiet():
-            model, info = model_class.from_pretrained(
-                checkpoint.folder,
-                config=checkpoint.family.translate(checkpoint.config),
-                dtype=dtype,
-                use_safetensors=safe,
-                weights_only=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **extra,
-            )
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"the weights in {checkpoint.folder} do not fit its config.json: {reason}") from error
+    family, folder = checkpoint.family, checkpoint.folder
+    config = family.translate(checkpoint.config)
+    register_activation(config.hidden_act)
+    stored = stored_quantization(checkpoint.config)
+    quantized = quantization_config or stored
+    if stored:
+        config.quantization_config = stored
+    if notice := family.notice(checkpoint.config):
+        logger.warning("%s: %s", checkpoint.name, notice)
+    model_class, arrange = getattr(transformers, family.model_class), family.arrange
+    if quantized and family.quantized_class and family.quantized_arrange:
+        model_class, arrange = family.quantized_class(), family.quantized_arrange
+    extra = {"quantization_config": quantization_config} if quantization_config else {}
+    if quantized:
+        extra["device_map"] = {"": device}
+    with open_tensors(checkpoint.weight_files) as tensors:
+        arranged = dict(arrange(tensors))
+        if config.tie_word_embeddings:
+            arranged.pop("lm_head.weight", None)  # some store the copy
+        refuse_other_sizes(arranged, config)
+        try:
+            with _quiet():
+                # No folder is given: transformers would look for adapters and for generation code in it.
+                model, info = model_class.from_pretrained(
+                    None, config=config, state_dict=arranged, dtype=dtype, output_loading_info=True, **extra
+                )
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"the weights in {folder} do not fit its config.json: {reason}") from error
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
-        raise ValueError(
-            f"{checkpoint.folder} lacks {len(names)} tensors that its config.json asks for, e.g. {names[0]}"
-        )
+        raise ValueError(f"{folder} lacks {len(names)} tensors that its config.json asks for, e.g. {names[0]}")
     if info["unexpected_keys"]:
         logger.warning("%s: ignored tensors: %s", checkpoint.name, ", ".join(sorted(info["unexpected_keys"])[:10]))
-    if not quantization_config:
+    if not quantized:
         model = model.to(device)
+    model.config.name_or_path = str(folder)
     return model.eval()
+
+
+def refuse_other_sizes(tensors: Mapping[str, StoredTensor], config: Any) -> None:
+    """Raise ValueError where the files and the config disagree about the number of layers or the vocabulary."""
+    layers = 1 + max((int(m[1]) for name in tensors if (m := _LAYER.match(name))), default=-1)
+    if layers != config.num_hidden_layers:
+        raise ValueError(f"num_hidden_layers in config.json is {config.num_hidden_layers}, and the files hold {layers}")
+    embedding = tensors.get("model.embed_tokens.weight")
+    expected = (config.vocab_size, config.hidden_size)
+    if embedding and embedding.shape != expected:
+        raise ValueError(f"the embedding in the files has the shape {embedding.shape}; config.json says {expected}")
 
 
 @contextmanager

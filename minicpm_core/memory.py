@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from minicpm_core.checkpoints import Checkpoint, open_checkpoint, read_header
+from minicpm_core.checkpoints import Checkpoint, open_checkpoint
+from minicpm_core.files import read_header
 from minicpm_core.published import PublishedModel
 from minicpm_core.quantization import UNQUANTIZED, choose_quantization
 
@@ -176,6 +177,10 @@ def _weight_bytes(checkpoint: Checkpoint, per_quantized: float, per_plain: float
 
 
 def _kv_bytes(config: Any, bytes_per_value: float) -> int:
+    if rank := getattr(config, "kv_lora_rank", None):  # latents are kept; one layer's at a time is expanded
+        latent = config.num_hidden_layers * (rank + config.qk_rope_head_dim)
+        expanded = config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
+        return int((latent + expanded) * bytes_per_value)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * bytes_per_value)
 

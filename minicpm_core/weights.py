@@ -1,0 +1,119 @@
+"""Stored tensors that are read one by one, when they are needed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+_CHECKED_AT_ONCE = 2**24
+_IGNORED = ".rotary_emb.inv_freq"
+"""A buffer that old checkpoints store and every class computes itself."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file; indexing it reads it, which is the protocol that transformers loads by.
+
+    Args:
+        name: the name in the checkpoint.
+        dtype: safetensors' name of the dtype, such as "BF16".
+        shape: the sizes, in the order of the dimensions.
+        read: returns the tensor.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], Any]
+
+    def __getitem__(self, index: Any) -> Any:
+        tensor = self.read()
+        if tensor.is_floating_point():
+            refuse_not_finite(self.name, tensor)
+        return tensor[index]
+
+    def get_dtype(self) -> str:
+        """Return the dtype's name."""
+        return self.dtype
+
+
+Tensors = Mapping[str, StoredTensor]
+
+
+def unchanged(tensors: Tensors) -> Tensors:
+    """Return the tensors under the names they are stored by."""
+    return tensors
+
+
+@contextmanager
+def open_tensors(files: tuple[Path, ...]) -> Iterator[Tensors]:
+    """Give access to all tensors in the files; nothing is read yet, and pickles run no code.
+
+    Raises:
+        ValueError: a file is damaged, or a pickle holds something else than tensors.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    with ExitStack() as opened:
+        for file in files:
+            tensors |= _open_safetensors(file, opened) if file.suffix == ".safetensors" else _open_pickle(file)
+        yield {name: tensor for name, tensor in tensors.items() if not name.endswith(_IGNORED)}
+
+
+def refuse_not_finite(name: str, tensor: Any) -> None:
+    """Raise ValueError where a weight is NaN or infinite."""
+    if tensor.element_size() < 2:  # the 8-bit floats of quantised checkpoints have no infinity
+        return
+    for part in tensor.reshape(-1).split(_CHECKED_AT_ONCE):
+        if not part.isfinite().all():
+            raise ValueError(f"tensor {name} holds numbers that are not finite (NaN or infinity); download it again")
+
+
+def _open_safetensors(file: Path, opened: ExitStack) -> dict[str, StoredTensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        handle = opened.enter_context(safe_open(file, framework="pt", device="cpu"))
+        slices = {name: handle.get_slice(name) for name in handle.keys()}
+        kinds = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged: {error}; download it again") from error
+    return {
+        name: StoredTensor(name, dtype, shape, partial(handle.get_tensor, name))
+        for name, (dtype, shape) in kinds.items()
+    }
+
+
+def _open_pickle(file: Path) -> dict[str, StoredTensor]:
+    import torch
+
+    zipped = zipfile.is_zipfile(file)
+    if zipped:
+        with zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(f"{file} is compressed, which torch.save never does; download it again")
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # the unpickler raises many kinds
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"{file} is damaged, or holds code and not only tensors; nothing in it was run ({reason})"
+        ) from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{file} holds a {type(stored).__name__}; a dict of tensors is needed")
+    for name, value in stored.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ValueError(f"{file} holds {name!r}, a {type(value).__name__}; only tensors are accepted")
+    kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+    return {
+        name: StoredTensor(name, kinds.get(value.dtype, "I8"), tuple(value.shape), partial(_itself, value))
+        for name, value in stored.items()
+    }
+
+
+def _itself(tensor: Any) -> Any:
+    return tensor
