@@ -7,6 +7,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from minicpm_core.generation import Request, generate_chunks
 from minicpm_core.memory import MemoryPlan, available_memory, plan_checkpoint, refuse_if_too_large
 from minicpm_core.messages import check_messages
 from minicpm_core.quantization import bitsandbytes_config
+from minicpm_core.templates import render_template
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
+from minicpm_core.vision.prompt import Pictures, take_pictures
 from minicpm_core.worker import Worker
 
 
@@ -30,6 +33,8 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, model: Any, tokenizer: Any, memory: MemoryPlan) -> None:
         self.checkpoint = checkpoint
         self.family = checkpoint.family
+        vision = checkpoint.family.vision
+        self._reader = import_module(vision.module).load_pictures(checkpoint) if vision else None
         self.model = model
         self.tokenizer = tokenizer
         self.context_window = memory.context_window
@@ -124,8 +129,7 @@ class Engine:
             raise ValueError(f"stop is the string {stop!r}; give a list of strings")
         if enable_thinking and not self.family.thinking:
             raise ValueError(f"family {self.family.name} has no thinking mode; leave enable_thinking out")
-        text = messages if isinstance(messages, str) else self.render(messages, enable_thinking=enable_thinking)
-        prompt_ids = self.encode(text)
+        text, prompt_ids, pictures = self._encode(messages, enable_thinking)
         room = self.context_window - len(prompt_ids)
         if room < 1:
             raise ValueError(
@@ -137,25 +141,35 @@ class Engine:
         chosen = (sampling or Sampling()).over(defaults)
         chosen = replace(chosen, max_new_tokens=min(chosen.max_new_tokens or room, room))
         opened = self.family.thinking and text.rstrip().endswith(OPEN_THINK)
-        return Request(tuple(prompt_ids), chosen, tuple(stop or ()), opened)
+        return Request(tuple(prompt_ids), chosen, tuple(stop or ()), opened, pictures)
 
     def encode(self, messages: Prompt, *, enable_thinking: bool | None = None) -> list[int]:
         """Return the prompt's token ids, BOS included where the family begins with it."""
-        text = messages if isinstance(messages, str) else self.render(messages, enable_thinking=enable_thinking)
+        return self._encode(messages, enable_thinking)[1]
+
+    def _encode(self, messages: Prompt, enable_thinking: bool | None) -> tuple[str, list[int], Pictures | None]:
+        """Return the prompt's text, token ids and pictures."""
+        text, pictures = (messages, None) if isinstance(messages, str) else self._render(messages, enable_thinking)
         ids = self.tokenize(text)
         bos = self.tokenizer.bos_token_id
-        if self.family.add_bos and bos is not None and ids[:1] != [bos]:
-            ids = [bos, *ids]
-        return ids
+        added = self.family.add_bos and bos is not None and ids[:1] != [bos]
+        if pictures:
+            with self._tokenizer_lock:
+                encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            pictures = pictures.at_tokens(encoded["offset_mapping"], shift=int(added))
+        return text, [bos, *ids] if added else ids, pictures
 
     def render(self, messages: Sequence[Message], *, enable_thinking: bool | None = None) -> str:
         """Return the prompt text that the chat template makes of the messages."""
-        checked = check_messages(messages, vision=False)
+        return self._render(messages, enable_thinking)[0]
+
+    def _render(self, messages: Sequence[Message], enable_thinking: bool | None) -> tuple[str, Pictures | None]:
+        checked = check_messages(messages, vision=self._reader is not None)
         options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        marked = take_pictures(checked, self._reader) if self._reader else None
         with self._tokenizer_lock:
-            return str(
-                self.tokenizer.apply_chat_template(checked, tokenize=False, add_generation_prompt=True, **options)
-            )
+            text = render_template(self.tokenizer, marked.messages if marked else checked, **options)
+        return marked.insert_into(text) if marked else (text, None)
 
     def count_tokens(self, text: str | Sequence[Message]) -> int:
         """Return the number of tokens of a text as it stands, or of messages with the chat template around them."""
@@ -243,7 +257,9 @@ def load(
     refuse_if_too_large(memory, checkpoint.name)
     quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=chosen_dtype)
     tokenizer = load_tokenizer(checkpoint)
-    weights = load_weights(checkpoint, dtype=chosen_dtype, device=chosen_device, quantization_config=quantized)
+    vision = checkpoint.family.vision
+    load_model = import_module(vision.module).load_model if vision else load_weights
+    weights = load_model(checkpoint, dtype=chosen_dtype, device=chosen_device, quantization_config=quantized)
     return Engine(checkpoint, weights, tokenizer, memory)
 
 
