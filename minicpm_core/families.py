@@ -115,7 +115,8 @@ def _is_thinking(template: str) -> bool:
 def _is_text(config: Json, template: str) -> bool:
     """Tell a dense MiniCPM with muP: as published, or as saved by a class of transformers with MiniCPM's template."""
     saved = _is(config, "granite") and (_is_chatml(template) or _is_roles(template))
-    return (_is(config, "minicpm") or saved) and not translation.is_mixture(config)
+    other = translation.is_mixture(config) or "mixer_types" in config
+    return (_is(config, "minicpm") or saved) and not other
 
 
 def _is_long(config: Json, template: str) -> bool:
@@ -130,7 +131,7 @@ _CHAT_SAMPLING = Sampling(temperature=0.7, top_p=0.7, top_k=0, repetition_penalt
 
 def _seeing(version: str, covers: str, translate: Callable[[Json], Any], model_class: str, **more: Any) -> Family:
     """Return the row of a MiniCPM-V or o version whose language model is a class of its own in transformers."""
-    row = {
+    row: dict[str, Any] = {
         "name": f"minicpm-v-{version}",
         "recognise": lambda config, template: configs.vision_version(config) == version,
         "sampling": Sampling(temperature=0.7, top_p=0.8, top_k=100, repetition_penalty=1.05, max_new_tokens=2048),
@@ -139,7 +140,7 @@ def _seeing(version: str, covers: str, translate: Callable[[Json], Any], model_c
         "arrange": language_part,
         "vision": Vision(),
     }
-    return Family(covers=covers, translate=translate, model_class=model_class, **row | more)
+    return Family(covers=covers, translate=translate, model_class=model_class, **(row | more))
 
 
 FAMILIES: tuple[Family, ...] = (

@@ -42,9 +42,8 @@ def render_template(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **opt
     thread.join(TIME_LIMIT)
     if thread.is_alive():
         # A thread cannot be stopped from outside; an exception set in it ends a loop of Python code.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TemplateTimeout)
-        )
+        thread_id = ctypes.c_ulong(thread.ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id, ctypes.py_object(_TemplateTimeout))
         raise ValueError(f"the chat template did not end within {TIME_LIMIT:g} seconds")
     if failure:
         error = failure[0]

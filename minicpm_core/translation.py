@@ -185,7 +185,7 @@ def _sizes(config: Json) -> dict[str, Any]:
         values[key] = _positive(config, key)
     for key in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
         if key in values:
-            _positive(config, key)
+            _positive(values, key)
     if values["num_hidden_layers"] > _MAX_LAYERS:
         raise ValueError(f"num_hidden_layers in config.json is {values['num_hidden_layers']}; at most {_MAX_LAYERS}")
     heads = values["num_attention_heads"]
