@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from langchain_minicpm.llms import MiniCPMLLM
     from langchain_minicpm.rag import create_rag_chain
     from langchain_minicpm.retrievers import MiniCPMRetriever, create_retriever_tool
-    from langchain_minicpm.vectorstores import load_index
-    from minicpm_core.index import IndexReport, build_index
+    from langchain_minicpm.vectorstores import build_index, load_index
+    from minicpm_core.index import IndexReport
 
 __all__ = [
     "ChatMiniCPM",
@@ -38,7 +38,7 @@ _HOMES = {
     "MiniCPMEmbeddings": "langchain_minicpm.embeddings",
     "MiniCPMLLM": "langchain_minicpm.llms",
     "MiniCPMRetriever": "langchain_minicpm.retrievers",
-    "build_index": "minicpm_core.index",
+    "build_index": "langchain_minicpm.vectorstores",
     "create_rag_chain": "langchain_minicpm.rag",
     "create_retriever_tool": "langchain_minicpm.retrievers",
     "load_index": "langchain_minicpm.vectorstores",

@@ -54,7 +54,7 @@ class ChatMiniCPM(MiniCPMSettings, BaseChatModel):
         return "minicpm-chat"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return LangSmithParams(ls_model_type="chat", **self._tracing_params(stop, kwargs))
+        return self._tracing_params("chat", stop, kwargs)
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         return read_profile(self)

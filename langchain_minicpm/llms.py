@@ -44,7 +44,7 @@ class MiniCPMLLM(MiniCPMSettings, BaseLLM):
         return {**super()._identifying_params, "raw": self.raw}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        return LangSmithParams(ls_model_type="llm", **self._tracing_params(stop, kwargs))
+        return self._tracing_params("llm", stop, kwargs)
 
     def _stream(
         self,
@@ -94,8 +94,10 @@ class MiniCPMLLM(MiniCPMSettings, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         reported = run_manager if len(prompts) == 1 else None
-        answers = [[piece async for piece in self._astream(prompt, stop, reported, **kwargs)] for prompt in prompts]
-        return to_result([reduce(add, pieces) for pieces in answers])
+        answers = []
+        for prompt in prompts:
+            answers.append(reduce(add, [piece async for piece in self._astream(prompt, stop, reported, **kwargs)]))
+        return to_result(answers)
 
     def _prompt(self, text: str, raw: bool | None) -> Prompt:
         return text if (self.raw if raw is None else raw) else [{"role": "user", "content": text}]

@@ -8,8 +8,9 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from langchain_core.language_models import LangSmithParams
 from langchain_core.messages import BaseMessage
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from typing_extensions import Self
@@ -61,9 +62,11 @@ class MiniCPMSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    model: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)] = Field(
-        default_factory=lambda: os.environ.get("MINICPM_MODEL", "openbmb/MiniCPM5-1B"),
-        validation_alias=AliasChoices("model", "model_name"),
+    model: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)] = (
+        Field(
+            default_factory=lambda: os.environ.get("MINICPM_MODEL", "openbmb/MiniCPM5-1B"),
+            validation_alias=AliasChoices("model", "model_name"),
+        )
     )
     quantization: str | None = "auto"
     dtype: str = "auto"
@@ -187,12 +190,17 @@ class MiniCPMSettings(BaseModel):
         if self.timeout is not None and time.monotonic() - started > self.timeout:
             raise TimeoutError(f"the answer took longer than timeout={self.timeout:g} seconds; the model was stopped")
 
-    def _tracing_params(self, stop: list[str] | None, options: Mapping[str, Any]) -> dict[str, Any]:
-        values = {
-            "ls_provider": "minicpm",
-            "ls_model_name": options.get("model") or self.model,
-            "ls_temperature": options.get("temperature", self.temperature),
-            "ls_max_tokens": options.get("max_tokens", self.max_tokens),
-            "ls_stop": self.stop if stop is None else stop,
-        }
-        return {name: value for name, value in values.items() if value not in (None, [])}
+    def _tracing_params(
+        self, kind: Literal["chat", "llm"], stop: list[str] | None, options: Mapping[str, Any]
+    ) -> LangSmithParams:
+        params = LangSmithParams(
+            ls_provider="minicpm", ls_model_name=options.get("model") or self.model, ls_model_type=kind
+        )
+        sampling = self._sampling(options)
+        if sampling.temperature is not None:
+            params["ls_temperature"] = sampling.temperature
+        if sampling.max_new_tokens is not None:
+            params["ls_max_tokens"] = sampling.max_new_tokens
+        if ends := self.stop if stop is None else stop:
+            params["ls_stop"] = ends
+        return params

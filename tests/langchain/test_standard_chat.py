@@ -12,7 +12,6 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_minicpm import ChatMiniCPM
-from tests.toy import write_llama
 
 
 class TestChatMiniCPMUnit(ChatModelUnitTests):
@@ -52,7 +51,7 @@ class TestChatMiniCPMIntegration(ChatModelIntegrationTests):
 
     @property
     def supported_usage_metadata_details(self) -> dict[str, Any]:
-        return dict.fromkeys(("invoke", "stream"), ["reasoning_output", "cache_read_input"])
+        return {way: ["reasoning_output", "cache_read_input"] for way in ("invoke", "stream")}
 
     def invoke_with_reasoning_output(self, *, stream: bool = False) -> AIMessage:
         return self._ask(stream=stream, enable_thinking=True)
@@ -68,8 +67,3 @@ class TestChatMiniCPMIntegration(ChatModelIntegrationTests):
         for chunk in model.stream("Hello"):
             full += chunk
         return full
-
-
-@pytest.fixture(scope="session")
-def other_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama(tmp_path_factory.mktemp("other") / "minicpm5-other", seed=1)

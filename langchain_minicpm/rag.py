@@ -1,0 +1,204 @@
+"""Questions over an index: a LangChain runnable that streams the answer, with citations and what it was found in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.language_models import BaseLLM
+from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
+from langchain_core.messages.utils import count_tokens_approximately
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableGenerator, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables.utils import AddableDict
+from typing_extensions import NotRequired, TypedDict
+
+from langchain_minicpm.chat_models import ChatMiniCPM
+from langchain_minicpm.retrievers import Searchable, open_searchable, search_passages, to_document, to_passage
+from langchain_minicpm.settings import MiniCPMSettings
+from minicpm_core.rag import (
+    Passage,
+    RagSettings,
+    build_messages,
+    condense_messages,
+    detect_language,
+    find_citations,
+    is_out_of_scope,
+    is_refusal,
+    search_query,
+)
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SHARE = 4
+"""One part in so many of the context window is kept for the answer, or `max_tokens` where that is less."""
+_CHARS_PER_TOKEN = {"en": 3.0, "zh": 1.0}
+"""A cautious estimate for models whose tokenizer is not here."""
+
+
+class RagInput(TypedDict):
+    """A question and the conversation before it: messages, ("human", "...") tuples or dicts."""
+
+    question: str
+    chat_history: NotRequired[Sequence[Any]]
+
+
+class RagOutput(TypedDict):
+    """The answer, the passages that it names, and the passages that it was made from, in the order of their numbers."""
+
+    answer: str
+    citations: list[dict[str, Any]]
+    context: list[Document]
+
+
+def create_rag_chain(
+    llm: Any, index: Searchable | str | Path, *, settings: RagSettings | None = None
+) -> Runnable[Any, Any]:
+    """Return a runnable that answers questions from the passages of an index, or says that they do not tell.
+
+    Its input is a question, or {"question": ..., "chat_history": [...]}; its output is {"answer", "citations",
+    "context"}. `stream` yields the context first, then the answer in pieces, then the citations; the parts add up.
+
+    Args:
+        llm: any LangChain chat or completion model, or the name of a model for `ChatMiniCPM`.
+        index: the folder of an index, what `load_index` returns, or another LangChain vector store.
+        settings: None takes those of the index.
+    """
+    searchable = open_searchable(index)
+    rules = settings or getattr(searchable, "settings", None) or RagSettings()
+    steps = RagSteps(ChatMiniCPM(model=llm) if isinstance(llm, str) else llm, searchable, rules)
+    chain: Runnable[Any, Any] = (
+        RunnableLambda(steps.read)
+        | RunnablePassthrough.assign(query=RunnableLambda(steps.rewrite))
+        | RunnablePassthrough.assign(context=RunnableLambda(steps.search))
+        | RunnablePassthrough.assign(answer=RunnableLambda(steps.answer))
+        | RunnableGenerator(steps.cite, steps.acite)
+    )
+    return chain.with_types(input_type=RagInput, output_type=RagOutput).with_config(run_name="minicpm_rag")
+
+
+@dataclass(frozen=True)
+class RagSteps:
+    """The steps of the chain; each takes what the earlier ones found."""
+
+    llm: Any
+    index: Searchable
+    settings: RagSettings
+
+    def read(self, value: str | Mapping[str, Any]) -> dict[str, Any]:
+        """Return {"question", "history"} with the history as plain turns."""
+        given = {"question": value} if isinstance(value, str) else dict(value)
+        unknown = sorted(given.keys() - {"question", "chat_history"})
+        question = given.get("question")
+        if unknown or not isinstance(question, str) or not question.strip():
+            raise ValueError(f'the input has {sorted(given)}; accepted: "question" (text) and "chat_history"')
+        roles = {HumanMessage: "user", AIMessage: "assistant"}
+        history = [
+            {"role": role, "content": message.text}
+            for message in convert_to_messages(given.get("chat_history") or [])
+            for kind, role in roles.items()
+            if isinstance(message, kind)
+        ]
+        return {"question": question, "history": history}
+
+    def rewrite(self, state: Mapping[str, Any]) -> str | Runnable[Any, str]:
+        """Return the text to search with: a follow-up question is made to stand alone."""
+        question, history = state["question"], state["history"]
+        if not history:
+            return str(question)
+        if self.settings.follow_up == "history":
+            return search_query(question, history)
+        messages = condense_messages(question, history, self.settings)
+        return self._ask(messages) | RunnableLambda(lambda text: text.strip() or question)
+
+    def search(self, state: Mapping[str, Any]) -> list[Document]:
+        """Return the passages that are shown to the model, best first."""
+        passages = search_passages(self.index, state["query"], self.settings.k)
+        if not is_out_of_scope(passages, self.settings):
+            passages = self._fit(self._question(state), passages)
+        return [to_document(passage) for passage in passages]
+
+    def answer(self, state: Mapping[str, Any]) -> str | Runnable[Any, str]:
+        """Return the model that answers, or the refusal where nothing near the question was found."""
+        passages = [to_passage(document) for document in state["context"]]
+        if is_out_of_scope(passages, self.settings):
+            return self.settings.refusals[detect_language(state["question"])]
+        return self._ask(self._messages(self._question(state), passages))
+
+    def cite(self, chunks: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Pass context and answer on, and add the citations at the end."""
+        whole = AddableDict()
+        for chunk in chunks:
+            whole += AddableDict(chunk)
+            if shown := _shown(chunk):
+                yield shown
+        yield self._citations(whole)
+
+    async def acite(self, chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+        """Do the same in asyncio."""
+        whole = AddableDict()
+        async for chunk in chunks:
+            whole += AddableDict(chunk)
+            if shown := _shown(chunk):
+                yield shown
+        yield self._citations(whole)
+
+    def _citations(self, whole: Mapping[str, Any]) -> AddableDict:
+        answer = whole["answer"]
+        passages = [to_passage(document) for document in whole["context"]]
+        found = [] if is_refusal(answer, self.settings) else find_citations(answer, passages)
+        return AddableDict(citations=[asdict(citation) for citation in found])
+
+    def _question(self, state: Mapping[str, Any]) -> str:
+        """Return the question as the model is asked it: the rewritten one stands alone, the searched one may not."""
+        return str(state["query"] if self.settings.follow_up == "model" else state["question"])
+
+    def _messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
+        texts = [passage.text for passage in passages]
+        return build_messages(question, texts, system_prompts=self.settings.system_prompts)
+
+    def _ask(self, messages: list[dict[str, str]]) -> Runnable[Any, str]:
+        model, _ = unwrap(self.llm)
+        prompt = "\n\n".join(m["content"] for m in messages) if isinstance(model, BaseLLM) else messages
+        asked: Runnable[Any, str] = RunnableLambda(lambda _: prompt) | self.llm | StrOutputParser()
+        return asked
+
+    def _fit(self, question: str, passages: list[Passage]) -> list[Passage]:
+        """Return the passages without the lowest-ranked ones that the context window has no room for."""
+        model, options = unwrap(self.llm)
+        engine = model.load_engine(options.get("model")) if isinstance(model, MiniCPMSettings) else None
+        window = engine.context_window if engine else (getattr(model, "profile", None) or {}).get("max_input_tokens")
+        if window is None:
+            return passages
+        longest = options.get("max_tokens", getattr(model, "max_tokens", None)) or window
+        room = window - min(longest, window // ANSWER_SHARE)
+        per_token = _CHARS_PER_TOKEN[detect_language(question)]
+
+        def count(messages: list[dict[str, str]]) -> int:
+            if engine:
+                return engine.count_tokens(messages)
+            return count_tokens_approximately(messages, chars_per_token=per_token)
+
+        kept = list(passages)
+        while len(kept) > 1 and count(self._messages(question, kept)) > room:
+            kept.pop()
+        if dropped := len(passages) - len(kept):
+            logger.warning("%d of %d passages left out: a prompt has room for %d tokens", dropped, len(passages), room)
+        return kept
+
+
+def unwrap(llm: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the model inside `llm.bind(...)`, and the bound options."""
+    options: dict[str, Any] = {}
+    while isinstance(llm, RunnableBinding):
+        options = {**llm.kwargs, **options}
+        llm = llm.bound
+    return llm, options
+
+
+def _shown(chunk: Mapping[str, Any]) -> AddableDict:
+    return AddableDict({name: chunk[name] for name in ("context", "answer") if name in chunk and chunk[name] != ""})

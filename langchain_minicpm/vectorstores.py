@@ -1,0 +1,111 @@
+"""The index on disk as LangChain's own Chroma."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from langchain_core.documents import Document
+
+from langchain_minicpm.embeddings import IndexEmbeddings, MiniCPMEmbeddings
+from minicpm_core import index as core
+from minicpm_core.index import Embedder, Index, IndexReport, Progress
+from minicpm_core.rag import RagSettings
+
+try:
+    from langchain_chroma import Chroma
+except ImportError as error:
+    raise ImportError(
+        'the index needs langchain-chroma: pip install "minicpm-integrations[langchain,rag]"', name=error.name
+    ) from error
+
+
+class MiniCPMChroma(Chroma):
+    """LangChain's Chroma over an index that `build_index` made; `index` is what searches by words too."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        super().__init__(
+            collection_name=index.collection.name,
+            embedding_function=IndexEmbeddings(index.embedder),
+            client=index._client,
+            relevance_score_fn=lambda distance: 1.0 - distance,  # the collection's distance is the cosine's
+        )
+
+    def add_texts(self, texts: Iterable[str], *_: Any, **__: Any) -> NoReturn:
+        """Refuse: passages are added by `build_index`."""
+        self._refuse()
+
+    def add_images(self, uris: list[str], *_: Any, **__: Any) -> NoReturn:
+        """Refuse: passages are added by `build_index`."""
+        self._refuse()
+
+    def update_documents(self, ids: list[str], documents: list[Document]) -> NoReturn:
+        """Refuse: passages are changed by `build_index`."""
+        self._refuse()
+
+    def delete(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: passages are deleted by `build_index`."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise NotImplementedError(
+            "the passages of an index come from files; change the files and call "
+            f"build_index(paths, persist_directory={str(self.index.directory)!r})"
+        )
+
+
+def build_index(
+    paths: str | Path | Iterable[str | Path],
+    *,
+    persist_directory: str | Path,
+    embeddings: str | Path | Embedder | None = None,
+    settings: RagSettings | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> IndexReport:
+    """Index files and folders, or bring an index up to date; see `minicpm_core.index.build_index`.
+
+    Args:
+        paths: a file or folder, or several.
+        persist_directory: the folder of the index.
+        embeddings: any LangChain embeddings, or a name as for `MiniCPMEmbeddings`; None takes those of the index.
+        settings: None takes those of the index.
+        on_progress: called after every file and every batch of passages.
+    """
+    return core.build_index(
+        paths,
+        persist_directory=persist_directory,
+        embeddings=_named(embeddings),
+        settings=settings,
+        on_progress=on_progress,
+    )
+
+
+def load_index(
+    persist_directory: str | Path | None = None,
+    *,
+    chroma_url: str | None = None,
+    embeddings: str | Path | Embedder | None = None,
+) -> MiniCPMChroma:
+    """Open the index that `build_index` made, as a LangChain Chroma vector store.
+
+    Args:
+        persist_directory: the index folder.
+        chroma_url: not supported yet.
+        embeddings: None takes those that made the index; an object must be given again.
+
+    Raises:
+        FileNotFoundError: there is no index in the folder.
+        ValueError: other embeddings made the index, or an argument that is not accepted.
+    """
+    if chroma_url is not None:
+        raise ValueError("chroma_url is not supported by this version; give persist_directory, the index folder")
+    if persist_directory is None:
+        raise ValueError("give persist_directory, the folder that build_index wrote")
+    return MiniCPMChroma(Index.open(persist_directory, _named(embeddings)))
+
+
+def _named(embeddings: str | Path | Embedder | None) -> str | Path | Embedder | None:
+    """Return the name that MiniCPMEmbeddings stand for, so that the index can be opened without the object."""
+    return embeddings.model if isinstance(embeddings, MiniCPMEmbeddings) else embeddings

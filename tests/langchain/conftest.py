@@ -1,0 +1,122 @@
+"""What the LangChain tests share: loaded toy models, a scripted engine, and a counter of tokens and events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+
+from langchain_minicpm import ChatMiniCPM, MiniCPMLLM, build_index, load_index
+from langchain_minicpm.vectorstores import MiniCPMChroma
+from minicpm_core import Chunk, Engine
+from tests.toy import write_llama
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # models this small are slowed down by threads that wait for each other
+
+
+@pytest.fixture(scope="session")
+def other_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second checkpoint, which answers differently."""
+    return write_llama(tmp_path_factory.mktemp("other") / "minicpm5-other", seed=1)
+
+
+@pytest.fixture
+def chat(toy: Path) -> ChatMiniCPM:
+    return ChatMiniCPM(model=toy, temperature=0, max_tokens=16)
+
+
+@pytest.fixture
+def llm(toy: Path) -> MiniCPMLLM:
+    return MiniCPMLLM(model=toy, temperature=0, max_tokens=16)
+
+
+@pytest.fixture
+def engine(chat: ChatMiniCPM) -> Engine:
+    """The engine that `chat` and `llm` share."""
+    return chat.load_engine()
+
+
+class ScriptedEngine:
+    """Says the given chunks, and keeps what it was asked."""
+
+    context_window = 512
+    model = None
+
+    def __init__(self, *chunks: Chunk, name: str = "scripted") -> None:
+        self.chunks = chunks
+        self.checkpoint = SimpleNamespace(name=name)
+        self.asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def stream(self, messages: Any, **options: Any) -> Iterator[Chunk]:
+        self.asked.append((messages, options))
+        yield from self.chunks
+
+    async def astream(self, messages: Any, **options: Any) -> AsyncIterator[Chunk]:
+        for chunk in self.stream(messages, **options):
+            yield chunk
+
+
+class Recorder(BaseCallbackHandler):
+    """Keeps what the callbacks are told."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.started: list[dict[str, Any]] = []
+        self.ends: list[Any] = []
+        self.errors: list[BaseException] = []
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
+        self.started.append(kwargs)
+
+    def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
+        self.started.append(kwargs)
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        self.tokens.append(token)
+
+    def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+        self.ends.append(response)
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        self.errors.append(error)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+TEXTS = {
+    "lamp.txt": "The Aurora desk lamp has a warranty of two years. It costs 35 EUR and weighs 800 grams.",
+    "returns.txt": "Goods may be returned within fourteen days. The customer pays for the parcel.",
+    "staff.txt": "Anna Keller leads the warehouse in Hamburg. Her office opens at eight in the morning.",
+    "zh.txt": "台灯的保修期为两年。北京的仓库由王芳负责。",
+}
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four short files, one of them Chinese."""
+    folder = tmp_path_factory.mktemp("documents")
+    for name, text in TEXTS.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniCPMChroma]:
+    """An index of these files, made with the demo embeddings."""
+    folder = tmp_path_factory.mktemp("index")
+    build_index(documents, persist_directory=folder, embeddings="demo")
+    chroma = load_index(folder)
+    yield chroma
+    chroma.index.close()
