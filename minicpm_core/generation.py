@@ -23,6 +23,8 @@ class Request:
     stop: tuple[str, ...] = ()
     thinking_opened: bool = False
     """The prompt ends with the opening tag, so the answer begins inside the reasoning."""
+    pictures: Any = None
+    """The prompt's pictures (`vision.prompt.Pictures`), with the places of their tokens."""
 
 
 def generate_chunks(
@@ -78,16 +80,27 @@ def generate_ids(model: Any, request: Request, cancelled: threading.Event) -> It
     sampler = Sampler(request.sampling, list(request.prompt_ids))
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
-        ids = torch.tensor([request.prompt_ids], device=model.device)
-        for start in range(0, ids.shape[1], PREFILL_CHUNK):
+        prompt = {"input_ids": torch.tensor([request.prompt_ids], device=model.device)}
+        skipped = 0  # positions that pictures take beyond their tokens
+        if request.pictures is not None:
+            prompt, skipped = model.prefill(prompt["input_ids"], request.pictures)
+        for start in range(0, len(request.prompt_ids), PREFILL_CHUNK):
             if cancelled.is_set():
                 return
-            part = ids[:, start : start + PREFILL_CHUNK]
-            logits = model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            part = {name: take_tokens(name, values, start, PREFILL_CHUNK) for name, values in prompt.items()}
+            logits = model(**part, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        del prompt
         for left in range(request.sampling.max_new_tokens or 0, 0, -1):
             token = sampler.draw(logits[0, -1])
             yield token
             if left == 1 or cancelled.is_set():
                 return
-            part = torch.tensor([[token]], device=model.device)
-            logits = model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            part = {"input_ids": torch.tensor([[token]], device=model.device)}
+            if skipped:
+                part["position_ids"] = torch.full((1, 1), cache.get_seq_length() + skipped, device=model.device)
+            logits = model(**part, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+
+
+def take_tokens(name: str, values: Any, start: int, count: int) -> Any:
+    """Return `count` tokens of a model input; tokens are the second dimension, of position ids the last."""
+    return values[..., start : start + count] if name == "position_ids" else values[:, start : start + count]

@@ -155,7 +155,7 @@ def _to_rgb(image: Image, name: str) -> Image:
         raise ValueError(f"{name} has {width} x {height} pixels; at least one is needed")
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"{name} has {width} x {height} = {width * height:,} pixels and the limit is {MAX_PIXELS:,}; make it smaller"
+            f"{name} has {width} x {height} = {width * height:,} pixels; the limit is {MAX_PIXELS:,}, make it smaller"
         )
     try:
         image.load()

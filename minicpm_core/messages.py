@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minicpm_core.images import find_source, read_image
 from minicpm_core.types import Message
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -13,9 +14,11 @@ ROLES = ("system", "user", "assistant", "tool")
 def check_messages(messages: Sequence[Mapping[str, Any]], *, vision: bool) -> list[Message]:
     """Return the messages with text parts joined; refuse unknown roles and parts that the model cannot take.
 
+    A content with pictures stays a list: of texts and, in their places, upright RGB images.
+
     Args:
         messages: dicts with "role" and "content"; content is a string or a list of {"type": "text", "text": ...} and
-            picture parts; None stands for no text.
+            picture parts such as {"type": "image", "image": ...} (see `images`); None stands for no text.
         vision: whether the model takes pictures.
     """
     if not messages:
@@ -36,16 +39,19 @@ def _content(message: Mapping[str, Any], vision: bool) -> Any:
         return content or ""
     if not isinstance(content, Sequence):
         raise ValueError(f"message content is a {type(content).__name__}; accepted: a string or a list of parts")
-    texts = []
+    parts: list[Any] = []
     for part in content:
         kind = "text" if isinstance(part, str) else part.get("type")
         if kind == "text":
-            texts.append(part if isinstance(part, str) else str(part["text"]))
+            parts.append(part if isinstance(part, str) else str(part["text"]))
         elif kind in ("image", "image_url", "video") and not vision:
             raise ValueError(
                 f"the messages hold a part of type {kind!r}, but this model reads text only; "
                 "use a MiniCPM-V checkpoint such as openbmb/MiniCPM-V-4.6"
             )
+        elif kind in ("image", "image_url"):
+            parts.append(read_image(find_source(part)))
         else:
-            raise ValueError(f"message part of type {kind!r} is not supported; accepted: text")
-    return "\n".join(texts)
+            accepted = "text, image, image_url" if vision else "text"
+            raise ValueError(f"message part of type {kind!r} is not supported; accepted: {accepted}")
+    return "\n".join(parts) if all(isinstance(part, str) for part in parts) else parts

@@ -142,7 +142,9 @@ def _find(tensors: Tensors, name: str) -> StoredTensor:
 def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:
     shape = _find(tensors, name).shape
     if len(shape) < 2 or not all(shape):
-        raise ValueError(f"the tensor {name} has shape {list(shape)}; a MiniCPM-V checkpoint has two or more sizes there")
+        raise ValueError(
+            f"the tensor {name} has shape {list(shape)}; a MiniCPM-V checkpoint has two or more sizes there"
+        )
     return shape
 
 
@@ -170,4 +172,3 @@ def _say_ignored(name: str, unused: set[str]) -> None:
         logger.warning("%s: %d tensors of the audio part are ignored; text and pictures work", name, len(audio))
     if rest := sorted(unused - audio):
         logger.warning("%s: ignored tensors: %s", name, ", ".join(rest[:10]))
-

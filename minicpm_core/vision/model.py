@@ -136,5 +136,5 @@ class VisionLanguageModel(nn.Module):
             return [self.vpm(one[None], self.vpm.grid_positions(1, len(one)))[0] for one in patches]
         padded = pad_sequence(list(patches), batch_first=True)
         positions = self.vpm.grid_positions(1, padded.shape[1])
-        out = torch.cat([self.vpm(batch, positions) for batch in padded.split(BATCH)])
+        out = torch.cat([self.vpm(batch, positions) for batch in torch.split(padded, BATCH)])
         return [features[: len(one)] for features, one in zip(out, patches, strict=True)]

@@ -117,8 +117,37 @@ class Pictures:
         return Pictures(self.pictures, tuple(found))
 
 
-def take_pictures(messages: Sequence[Message], reader: PictureReader) -> tuple[list[Message], str, list[Picture]]:
-    """Return the messages with a mark, never seen in any text, for each picture; the mark; and the pictures."""
+@dataclass(frozen=True)
+class Marked:
+    """Messages whose pictures have become marks, until a chat template has written them as one text."""
+
+    messages: list[Message]
+    pictures: tuple[Picture, ...]
+    mark: str
+    markers: Markers
+
+    def insert_into(self, text: str) -> tuple[str, Pictures | None]:
+        """Return the rendered text with placeholders for the marks, and where their slots are.
+
+        Raises:
+            ValueError: the chat template left pictures out, or wrote them twice.
+        """
+        if not self.pictures:
+            return text, None
+        pieces = text.split(self.mark)
+        if len(pieces) != len(self.pictures) + 1:
+            shown = f"{len(pieces) - 1} of {len(self.pictures)} pictures"
+            raise ValueError(f"the chat template shows {shown}; put pictures into user messages")
+        whole, spans = pieces[0], []
+        run = re.compile(f"(?:{re.escape(self.markers.slot)})+")
+        for picture, piece in zip(self.pictures, pieces[1:], strict=True):
+            spans += [(match.start() + len(whole), match.end() + len(whole)) for match in run.finditer(picture.text)]
+            whole += picture.text + piece
+        return whole, Pictures(self.pictures, tuple(spans))
+
+
+def take_pictures(messages: Sequence[Message], reader: PictureReader) -> Marked:
+    """Return the messages with a mark, which no text can hold, in the place of each picture."""
     mark = f"\ue000{uuid4().hex}\ue001"
     pictures: list[Picture] = []
 
@@ -134,25 +163,5 @@ def take_pictures(messages: Sequence[Message], reader: PictureReader) -> tuple[l
                 texts.append(mark)
         return "\n".join(texts)
 
-    return [{**message, "content": join(message["content"])} for message in messages], mark, pictures
-
-
-def insert_pictures(text: str, mark: str, pictures: Sequence[Picture], markers: Markers) -> tuple[str, Pictures | None]:
-    """Return the rendered text with placeholders for the marks, and where their slots are.
-
-    Raises:
-        ValueError: the chat template left pictures out, or wrote them twice.
-    """
-    if not pictures:
-        return text, None
-    pieces = text.split(mark)
-    if len(pieces) != len(pictures) + 1:
-        raise ValueError(
-            f"the chat template shows {len(pieces) - 1} of {len(pictures)} pictures; put them into user messages"
-        )
-    whole, spans = pieces[0], []
-    run = re.compile(f"(?:{re.escape(markers.slot)})+")
-    for picture, piece in zip(pictures, pieces[1:], strict=True):
-        spans += [(match.start() + len(whole), match.end() + len(whole)) for match in run.finditer(picture.text)]
-        whole += picture.text + piece
-    return whole, Pictures(tuple(pictures), tuple(spans))
+    marked = [{**message, "content": join(message["content"])} for message in messages]
+    return Marked(marked, tuple(pictures), mark, reader.markers)

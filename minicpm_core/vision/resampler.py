@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +41,10 @@ class Resampler(nn.Module):
         self.proj = nn.Parameter(torch.empty(sizes.embed, sizes.embed))
 
     def forward(
-        self, features: Sequence[Tensor], grids: Sequence[tuple[int, int]], frames: Sequence[Sequence[int]] | None = None
+        self,
+        features: Sequence[Tensor],
+        grids: Sequence[tuple[int, int]],
+        frames: Sequence[Sequence[int]] | None = None,
     ) -> Tensor:
         """Return tokens, [groups, queries, embed]; without `frames` every slice is a group of its own.
 
@@ -85,7 +90,7 @@ class SquareResampler(Resampler):
         return resized.permute(0, 2, 3, 1).flatten(0, 2).to(like.dtype)
 
 
-def sines(places: np.ndarray, width: int) -> np.ndarray:
+def sines(places: Any, width: int) -> Any:
     """Return sines then cosines of `places`, [..., width]; Vaswani et al. 2017, section 3.5, base 10000."""
     omega = np.arange(width // 2, dtype=np.float32)
     omega /= width / 2.0
@@ -110,8 +115,8 @@ def _join_frames(
         raise ValueError(f"there are {len(times)} temporal ids for {len(keys)} frames; give one for each frame")
     moved = []
     for key, time in zip(keys, times, strict=True):
-        vector = torch.from_numpy(sines(np.float32(time), key.shape[-1])) if time >= 0 else None  # type: ignore[arg-type]
+        vector = torch.from_numpy(sines(np.float32(time), key.shape[-1])) if time >= 0 else None
         moved.append(key if vector is None else key + vector.to(key.device, key.dtype))
     starts = np.cumsum([0, *(len(group) for group in frames)])
-    spans = list(zip(starts[:-1], starts[1:], strict=True))
+    spans = list(pairwise(starts))
     return [torch.cat(moved[a:b]) for a, b in spans], [torch.cat(values[a:b]) for a, b in spans]

@@ -41,7 +41,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended values, [batch, patches, hidden]."""
-        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         attended = functional.scaled_dot_product_attention(q, k, v)
         return self.out_proj(attended.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
 
@@ -76,19 +78,41 @@ class Layer(nn.Module):
         return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
 
 
+class Embeddings(nn.Module):
+    """The projection of a patch's pixels, and the square table of places."""
+
+    def __init__(self, sizes: TowerSizes) -> None:
+        super().__init__()
+        self.patch_embedding = nn.Conv2d(3, sizes.hidden, sizes.patch, sizes.patch)
+        self.position_embedding = nn.Embedding(sizes.places, sizes.hidden)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return the patches projected, [batch, patches, hidden]; the convolution, whose stride is its size."""
+        return functional.linear(patches, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+
+
+class Encoder(nn.Module):
+    """The layers, one after the other."""
+
+    def __init__(self, sizes: TowerSizes) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values of the same shape."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
 class Tower(nn.Module):
     """Turns a picture's patches into features; tensors are named as in MiniCPM-V 2.5 to 4.5."""
 
     def __init__(self, sizes: TowerSizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.embeddings = nn.ModuleDict(
-            {
-                "patch_embedding": nn.Conv2d(3, sizes.hidden, sizes.patch, sizes.patch),
-                "position_embedding": nn.Embedding(sizes.places, sizes.hidden),
-            }
-        )
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))})
+        self.embeddings = Embeddings(sizes)
+        self.encoder = Encoder(sizes)
         self.post_layernorm = nn.LayerNorm(sizes.hidden, sizes.eps)
 
     def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
@@ -98,22 +122,18 @@ class Tower(nn.Module):
             patches: pixel values, [batch, patches, 3 * patch * patch], channel first within a patch.
             positions: the patches' position embeddings, [patches, hidden].
         """
-        projection = self.embeddings["patch_embedding"]
-        x = functional.linear(patches, projection.weight.flatten(1), projection.bias) + positions
-        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
-            x = layer(x)
-        return self.post_layernorm(x)  # type: ignore[no-any-return]
+        return self.post_layernorm(self.encoder(self.embeddings(patches) + positions))  # type: ignore[no-any-return]
 
     def grid_positions(self, rows: int, columns: int) -> Tensor:
         """Return embeddings of the places of a grid spread over the square table (NaViT), [rows * columns, hidden]."""
-        table = self.embeddings["position_embedding"].weight
+        table = self.embeddings.position_embedding.weight
         side = math.isqrt(self.sizes.places)
         ids = bucket(rows, side)[:, None] * side + bucket(columns, side)
         return table[ids.flatten().to(table.device)]
 
     def resized_positions(self, rows: int, columns: int) -> Tensor:
         """Return the table resized to a grid as timm's `resample_abs_pos_embed` does, [rows * columns, hidden]."""
-        table: Tensor = self.embeddings["position_embedding"].weight
+        table = self.embeddings.position_embedding.weight
         side = math.isqrt(self.sizes.places)
         if (rows, columns) == (side, side):
             return table
@@ -127,6 +147,6 @@ def bucket(count: int, side: int) -> Tensor:
 
     The step is a float32 1/count there, which moves some places by one row; i/count would not give the same ids.
     """
-    step = 1 / torch.tensor(count, dtype=torch.int32)
+    step = (1 / torch.tensor(count, dtype=torch.int32)).item()
     places = torch.arange(0, 1 - 1e-6, step)
     return torch.bucketize(places, torch.arange(1 / side, 1.0, 1 / side), right=True)
