@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from minicpm_core.index import Embedder
 
 DEFAULT_EMBEDDINGS = "intfloat/multilingual-e5-small"
+"""As in `minicpm_core.index`, which is not imported before it is needed."""
 
 
 class MiniCPMEmbedding(BaseEmbedding):
@@ -89,7 +90,7 @@ class LlamaIndexEmbedder:
         return self.embedding.get_query_embedding(text)
 
 
-def to_embedder(embeddings: str | Embedder | BaseEmbedding | None) -> str | Embedder | None:
+def to_embedder(embeddings: str | Path | Embedder | BaseEmbedding | None) -> str | Path | Embedder | None:
     """Return what `minicpm_core.index` takes for embeddings."""
     if isinstance(embeddings, MiniCPMEmbedding):
         return embeddings.embedder or embeddings.model

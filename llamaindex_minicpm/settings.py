@@ -33,7 +33,7 @@ def use_minicpm(
     Returns:
         The language model that was set.
     """
-    llm = MiniCPM(**options) if model is None else MiniCPM(model=model, **options)
+    llm = MiniCPM(**options) if model is None else MiniCPM(model=str(model), **options)
     Settings.llm = llm
     Settings.embed_model = _to_embedding(embeddings)
     Settings.tokenizer = llm.tokenize
@@ -48,5 +48,5 @@ def _to_embedding(embeddings: Any) -> BaseEmbedding:
     if embeddings is None:
         return MiniCPMEmbedding()
     if isinstance(embeddings, (str, Path)):
-        return MiniCPMEmbedding(model=embeddings)
+        return MiniCPMEmbedding(model=str(embeddings))
     return MiniCPMEmbedding(model=type(embeddings).__name__, embedder=embeddings)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
 from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
 
 Language = Literal["en", "zh"]
 
@@ -184,3 +187,39 @@ def search_query(question: str, history: Sequence[Mapping[str, str]]) -> str:
     """Return the text to search with when `follow_up` is "history": the last question asked, then this one."""
     earlier = [turn["content"] for turn in history if turn["role"] == "user"]
     return f"{earlier[-1]} {question}" if earlier else question
+
+
+def prompt_room(context_window: int, max_tokens: int | None) -> int:
+    """Return the tokens that a prompt may have: all but the answer's, which are at most a quarter of the window."""
+    longest = max_tokens or context_window
+    return context_window - min(longest, context_window // 4)
+
+
+def fit_passages(
+    question: str,
+    passages: Sequence[Passage],
+    settings: RagSettings,
+    *,
+    room: int,
+    count_tokens: Callable[[list[dict[str, str]]], int],
+) -> list[Passage]:
+    """Return the passages without the lowest-ranked ones that a prompt of `room` tokens cannot hold; one always stays.
+
+    Args:
+        question: as the model is asked it.
+        passages: best first.
+        settings: of the index.
+        room: longest prompt, in tokens; see `prompt_room`.
+        count_tokens: tells the length of a prompt's messages in tokens.
+    """
+    kept = list(passages)
+
+    def too_long() -> bool:
+        texts = [passage.text for passage in kept]
+        return count_tokens(build_messages(question, texts, system_prompts=settings.system_prompts)) > room
+
+    while len(kept) > 1 and too_long():
+        kept.pop()
+    if dropped := len(passages) - len(kept):
+        logger.warning("%d of %d passages left out: a prompt has room for %d tokens", dropped, len(passages), room)
+    return kept
