@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minicpm_core.types import Chunk, Message, Sampling, ToolCall, Usage
 
 if TYPE_CHECKING:
+    from minicpm_core.copies import convert
     from minicpm_core.engine import Engine, load
     from minicpm_core.memory import MemoryPlan, plan
     from minicpm_core.registry import close_all, shared_engine
@@ -21,12 +22,14 @@ __all__ = [
     "ToolCall",
     "Usage",
     "close_all",
+    "convert",
     "load",
     "plan",
     "shared_engine",
 ]
 
 _HOMES = {
+    "convert": "copies",
     "Engine": "engine",
     "load": "engine",
     "MemoryPlan": "memory",

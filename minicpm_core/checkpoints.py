@@ -132,9 +132,11 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
             read_json(folder, name)
     try:
         with _quiet():
-            tokenizer = (PreTrainedTokenizerFast if verbatim else LlamaTokenizerFast).from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+            if verbatim:
+                tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+            else:
+                prefix = has_dummy_prefix(folder / "tokenizer.model")
+                tokenizer = LlamaTokenizerFast.from_pretrained(folder, local_files_only=True, add_prefix_space=prefix)
     except ImportError:
         raise
     except Exception as error:  # the tokenizers library raises Exception itself
@@ -142,6 +144,16 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         raise ValueError(f"the tokenizer in {folder} cannot be read ({reason}); download it again") from error
     tokenizer.chat_template = checkpoint.chat_template
     return tokenizer
+
+
+def has_dummy_prefix(tokenizer_model: Path) -> bool:
+    """Tell whether a SentencePiece model puts a space before a text; transformers does not look and assumes it."""
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise ImportError("this checkpoint has tokenizer.model only, which needs: pip install sentencepiece") from error
+    pieces = SentencePieceProcessor(model_file=str(tokenizer_model)).encode("a", out_type=str)
+    return bool(pieces) and pieces[0].startswith("\u2581")
 
 
 def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_config: Any = None) -> Any:
@@ -189,6 +201,7 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
     if not quantized:
         model = model.to(device)
     model.config.name_or_path = str(folder)
+    model._weight_conversions = None  # so that it is saved under the names that every version of transformers reads
     return model.eval()
 
 
