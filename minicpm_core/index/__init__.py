@@ -1,0 +1,18 @@
+"""One index on disk for both frameworks and the command line: Chroma for meaning, SQLite FTS5 for words."""
+
+from minicpm_core.index.build import IndexReport, Progress, build_index
+from minicpm_core.index.discovery import FailedFile
+from minicpm_core.index.embedders import DEFAULT_EMBEDDINGS, Embedder, SentenceTransformerEmbedder, resolve_embedder
+from minicpm_core.index.search import Index
+
+__all__ = [
+    "DEFAULT_EMBEDDINGS",
+    "Embedder",
+    "FailedFile",
+    "Index",
+    "IndexReport",
+    "Progress",
+    "SentenceTransformerEmbedder",
+    "build_index",
+    "resolve_embedder",
+]

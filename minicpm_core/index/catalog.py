@@ -1,0 +1,173 @@
+"""The index's own records in one SQLite file: settings, folders, files, passages and their words (FTS5)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minicpm_core.index.words import Words, passage_words
+
+FORMAT_VERSION = "1"
+CATALOG_NAME = "index.sqlite3"
+_MOST_VARIABLES = 900
+# Our words go in ready made: the ascii tokenizer only takes them apart at spaces again.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS files (
+    path TEXT PRIMARY KEY, source TEXT NOT NULL UNIQUE, hash TEXT NOT NULL, splitting TEXT NOT NULL,
+    chunks INTEGER NOT NULL, size INTEGER NOT NULL, mtime REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS unfinished (path TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS chunks (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, path TEXT NOT NULL, text TEXT NOT NULL,
+    metadata TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS chunks_by_path ON chunks (path);
+CREATE VIRTUAL TABLE IF NOT EXISTS terms USING fts5 (words, characters, tokenize = "ascii tokenchars '.'");
+"""
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A file whose passages are all stored; `splitting` names the way it was cut."""
+
+    path: str
+    source: str
+    hash: str
+    splitting: str
+    chunks: int
+    size: int
+    mtime: float
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """A passage as stored: its text and its metadata (source, path, page, start, end, chunk, file_hash)."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any]
+
+
+class Catalog:
+    """The SQLite file of an index; safe to use from several threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(directory / CATALOG_NAME, timeout=30, check_same_thread=False)
+        try:
+            self._connection.executescript(_SCHEMA)
+            version = self.get("format")
+            if version not in (None, FORMAT_VERSION):
+                raise ValueError(
+                    f"the index in {directory} has format {version}; this version of the package reads "
+                    f"{FORMAT_VERSION}: update the package, or delete the folder and index the documents again"
+                )
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise ValueError(
+                f"{directory / CATALOG_NAME} is not an index: {error}; delete it and index again"
+            ) from error
+        except ValueError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def get(self, key: str) -> str | None:
+        """Return a recorded value."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
+
+    def set(self, values: Mapping[str, str]) -> None:
+        """Record values."""
+        with self._write() as connection:
+            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def add_roots(self, roots: Iterable[Path]) -> None:
+        """Record folders that were indexed."""
+        with self._write() as connection:
+            connection.executemany("INSERT OR IGNORE INTO roots VALUES (?)", [(str(root),) for root in roots])
+
+    def roots(self) -> list[Path]:
+        """Return every folder that was indexed."""
+        return [Path(row[0]) for row in self._rows("SELECT path FROM roots ORDER BY path")]
+
+    def files(self) -> dict[str, FileRow]:
+        """Return the stored files by path."""
+        return {row[0]: FileRow(*row) for row in self._rows("SELECT * FROM files ORDER BY source")}
+
+    def count(self) -> int:
+        """Return the number of passages."""
+        return int(self._rows("SELECT count(*) FROM chunks")[0][0])
+
+    def unfinished(self) -> list[str]:
+        """Return the paths whose passages in Chroma are not to be trusted."""
+        return [str(row[0]) for row in self._rows("SELECT path FROM unfinished")]
+
+    def begin_file(self, path: str) -> None:
+        """Forget a file and mark it unfinished, before its passages in Chroma change."""
+        with self._write() as connection:
+            connection.execute("INSERT OR REPLACE INTO unfinished VALUES (?)", (path,))
+            connection.execute("DELETE FROM terms WHERE rowid IN (SELECT number FROM chunks WHERE path = ?)", (path,))
+            connection.execute("DELETE FROM chunks WHERE path = ?", (path,))
+            connection.execute("DELETE FROM files WHERE path = ?", (path,))
+
+    def end_file(self, path: str, row: FileRow | None, chunks: Sequence[StoredChunk]) -> None:
+        """Record a file whose passages are all in Chroma; None when it has been removed."""
+        with self._write() as connection:
+            for chunk in chunks:
+                words = passage_words(chunk.text)
+                metadata = json.dumps(dict(chunk.metadata), ensure_ascii=False)
+                number = connection.execute(
+                    "INSERT INTO chunks (id, path, text, metadata) VALUES (?, ?, ?, ?)",
+                    (chunk.id, path, chunk.text, metadata),
+                ).lastrowid
+                connection.execute(
+                    "INSERT INTO terms (rowid, words, characters) VALUES (?, ?, ?)",
+                    (number, " ".join(words.words), " ".join(words.characters)),
+                )
+            if row is not None:
+                values = (row.path, row.source, row.hash, row.splitting, row.chunks, row.size, row.mtime)
+                connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            connection.execute("DELETE FROM unfinished WHERE path = ?", (path,))
+
+    def chunks(self, ids: Sequence[str]) -> dict[str, StoredChunk]:
+        """Return the passages of the given ids; those not stored are left out."""
+        found: dict[str, StoredChunk] = {}
+        for start in range(0, len(ids), _MOST_VARIABLES):
+            some = ids[start : start + _MOST_VARIABLES]
+            marks = ", ".join("?" * len(some))
+            for row in self._rows(f"SELECT id, text, metadata FROM chunks WHERE id IN ({marks})", some):
+                found[row[0]] = StoredChunk(row[0], row[1], json.loads(row[2]))
+        return found
+
+    def find(self, question: Words, n: int) -> list[tuple[str, float]]:
+        """Return the `n` best passages by words: (id, BM25 score), best first, higher is better."""
+        terms = [f'words : "{word}"' for word in dict.fromkeys(question.words)]
+        terms += [f'characters : "{character}"' for character in dict.fromkeys(question.characters)]
+        if not terms:
+            return []
+        rows = self._rows(
+            "SELECT chunks.id, -bm25(terms) AS score FROM terms JOIN chunks ON chunks.number = terms.rowid "
+            "WHERE terms MATCH ? ORDER BY score DESC, chunks.number LIMIT ?",
+            (" OR ".join(terms), n),
+        )
+        return [(str(row[0]), float(row[1])) for row in rows]
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock:
+            return self._connection.execute(query, tuple(values)).fetchall()
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._connection:
+            yield self._connection

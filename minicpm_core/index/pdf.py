@@ -1,0 +1,76 @@
+"""The text of a PDF page by page, with wrapped lines joined and words divided at a line's end made whole."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+from minicpm_core.index.words import CJK
+
+# PDFium keeps global state: one call at a time in a process, whatever the document.
+_PDFIUM = threading.Lock()
+_NEW_LINE = re.compile(
+    r"(?:[-*+•·●▪◦‣o]\s|\(?\d{1,3}[.)、．]\s?\D|[(（]?[一二三四五六七八九十]{1,3}[)）、．]|第[一二三四五六七八九十\d]+[条章节款])"
+)
+_LINE_END = re.compile(r"[。！？；：.!?:;][\"'”’」』）)\]]*$")
+_JOINS_TIGHT = re.compile(f"[{CJK}，。、；：！？“”‘’（）《》【】「」『』…—]")
+_SHORT = 0.7
+
+
+def read_pdf_pages(data: bytes) -> list[str]:
+    """Return the text of every page, in order; pages without text are "".
+
+    Raises:
+        ValueError: the file is encrypted, damaged or not a PDF.
+    """
+    import pypdfium2
+
+    with _PDFIUM:
+        try:
+            document = pypdfium2.PdfDocument(data)
+        except pypdfium2.PdfiumError as error:
+            if "password" in str(error).lower():
+                raise ValueError("is protected by a password; save it without one") from None
+            raise ValueError("is damaged or not a PDF; open it in a viewer and save it again") from None
+        try:
+            pages = [_page_text(document, n) for n in range(len(document))]
+        except pypdfium2.PdfiumError as error:
+            raise ValueError(f"is damaged: {error}; open it in a viewer and save it again") from None
+        finally:
+            document.close()
+    return [mend_lines(page) for page in pages]
+
+
+def _page_text(document: object, n: int) -> str:
+    page = document[n]  # type: ignore[index]
+    text_page = page.get_textpage()
+    try:
+        return str(text_page.get_text_range())
+    finally:
+        text_page.close()
+        page.close()
+
+
+def mend_lines(text: str) -> str:
+    """Join the lines of a page: a break stays after a short line, after a sentence and before a list item."""
+    # PDFium marks a hyphen that divides a word at a line's end with U+FFFE and drops the break.
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufffe\n", "\ufffe").replace("\x00", "")
+    text = re.sub(r"(?<=\w)[\ufffe\x02](?=\w)", "", text).replace("\ufffe", "-").replace("\x02", "-")
+    text = re.sub(r"(?<=[a-z])[-\u00ad\u2010]\n(?=[a-z])", "", text)
+    lines = [line.strip() for line in text.split("\n")]
+    widths = sorted(_width(line) for line in lines if line)
+    usual = widths[int(len(widths) * 0.9)] if widths else 0
+    mended: list[str] = []
+    wrapped = False
+    for line in lines:
+        if mended and wrapped and line and not _NEW_LINE.match(line):
+            tight = _JOINS_TIGHT.match(mended[-1][-1]) or _JOINS_TIGHT.match(line)
+            mended[-1] += line if tight else f" {line}"
+        else:
+            mended.append(line)
+        wrapped = bool(line) and _width(line) >= _SHORT * usual and not _LINE_END.search(line)
+    return "\n".join(mended).strip()
+
+
+def _width(line: str) -> int:
+    return len(line) + len(re.findall(f"[{CJK}]", line))

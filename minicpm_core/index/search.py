@@ -1,0 +1,216 @@
+"""Asks an index by meaning and by words at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from minicpm_core.index.catalog import CATALOG_NAME, Catalog, StoredChunk
+from minicpm_core.index.embedders import Embedder, knows_language, resolve_embedder
+from minicpm_core.index.store import close_chroma, open_chroma, similarities, similarities_of
+from minicpm_core.index.words import Words, coverage, has_cjk, passage_words, question_words
+from minicpm_core.rag import Passage, RagSettings
+
+if TYPE_CHECKING:
+    from chromadb import Collection
+
+RRF_K = 60
+_FEWEST_CANDIDATES = 20
+
+
+class Index:
+    """An index on disk, opened with `Index.open`; searches are safe from several threads, and `close` ends it."""
+
+    def __init__(
+        self, directory: Path, catalog: Catalog, *, embeddings_name: str, embedder: Embedder, settings: RagSettings
+    ) -> None:
+        self.directory = directory
+        self.embeddings_name = embeddings_name
+        self.embedder = embedder
+        self.settings = settings
+        self._catalog = catalog
+        self._client, self._collection = open_chroma(directory)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(cls, persist_directory: str | Path, embeddings: str | Path | Embedder | None = None) -> Index:
+        """Open the index in a folder.
+
+        Args:
+            persist_directory: the folder that `build_index` wrote.
+            embeddings: None takes those that made the index; an object must be given again.
+
+        Raises:
+            FileNotFoundError: there is no index in the folder.
+            ValueError: other embeddings made the index, or they were an object and none is given.
+        """
+        directory = Path(persist_directory).expanduser().resolve()
+        if not (directory / CATALOG_NAME).is_file():
+            raise FileNotFoundError(_no_index(directory))
+        catalog = Catalog(directory)
+        try:
+            recorded, settings = catalog.get("embeddings"), catalog.get("settings")
+            if recorded is None or settings is None:
+                raise FileNotFoundError(_no_index(directory))
+            name, embedder = resolve_recorded(catalog, recorded, directory, embeddings)
+            values = RagSettings.from_dict(json.loads(settings))
+            return cls(directory, catalog, embeddings_name=name, embedder=embedder, settings=values)
+        except BaseException:
+            catalog.close()
+            raise
+
+    @property
+    def collection(self) -> Collection:
+        """The Chroma collection, for LangChain's and LlamaIndex's own vector stores."""
+        return self._collection
+
+    def search(self, query: str, k: int | None = None) -> list[Passage]:
+        """Return the `k` best passages, best first: vectors and words, joined by reciprocal-rank fusion.
+
+        Exactly `k` come back when the index holds as many different texts; each text comes once.
+
+        Args:
+            query: the question.
+            k: passages wanted; None takes the settings' k.
+
+        Raises:
+            ValueError: the query is empty, k is below 1, the embeddings give vectors of another dimension.
+        """
+        wanted = self.settings.k if k is None else k
+        if wanted < 1:
+            raise ValueError(f"k is {wanted}; at least one passage must be asked for")
+        if not query.strip():
+            raise ValueError("the query is empty; give a question or words to look for")
+        total = self.count()
+        if not total:
+            return []
+        vector = self._embed_query(query)
+        question = question_words(query)
+        n = max(4 * wanted, _FEWEST_CANDIDATES)
+        while True:
+            passages = self._candidates(query, question, vector, min(n, total))
+            if len(passages) >= wanted or n >= total:
+                break
+            n *= 2
+        return self._with_similarity(passages[:wanted], vector)
+
+    def _candidates(self, query: str, question: Words, vector: Sequence[float], n: int) -> list[Passage]:
+        dense = dict(similarities(self._collection, vector, n))
+        lexical = self._catalog.find(question, n)
+        stored = self._catalog.chunks([*dense, *(i for i, _ in lexical if i not in dense)])
+        found = {i: coverage(question, passage_words(chunk.text)) for i, chunk in stored.items()}
+        weight = 1.0 if knows_language(self.embeddings_name, has_cjk(query)) else 0.0
+        scores = fuse([i for i in dense if i in stored], lexical, found, dense_weight=weight)
+        ranked = sorted(scores, key=lambda i: (-scores[i], -dense.get(i, 0.0), i))
+        passages: dict[str, Passage] = {}
+        for i in ranked:
+            text = " ".join(stored[i].text.split())
+            passages.setdefault(text, _passage(stored[i], scores[i], dense.get(i), found[i]))
+        return list(passages.values())
+
+    def _with_similarity(self, passages: Sequence[Passage], vector: Sequence[float]) -> list[Passage]:
+        missing = [passage.id for passage in passages if passage.similarity is None]
+        known = similarities_of(self._collection, vector, missing)
+        return [replace(p, similarity=known[p.id]) if p.id in known else p for p in passages]
+
+    def _embed_query(self, query: str) -> list[float]:
+        vector = list(self.embedder.embed_query(query))
+        check_dimension(self._catalog, self.embeddings_name, len(vector), self.directory)
+        return vector
+
+    def sources(self) -> list[str]:
+        """Return the names of the stored files, sorted."""
+        return sorted(row.source for row in self._catalog.files().values())
+
+    def count(self) -> int:
+        """Return the number of passages."""
+        return self._catalog.count()
+
+    def close(self) -> None:
+        """Close the files on disk; the embedder stays as it is (`embedder.release()` frees its memory)."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._catalog.close()
+                close_chroma(self._client)
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def fuse(
+    dense: Sequence[str], lexical: Sequence[tuple[str, float]], covered: Mapping[str, float], *, dense_weight: float
+) -> dict[str, float]:
+    """Return the fused score of every passage in either list.
+
+    Reciprocal-rank fusion (Cormack et al. 2009, k = 60), where the word list counts by how much of the question a
+    passage holds, so that a passage with all the words beats one that only stands next to it in the dense list.
+    """
+    scores = {i: dense_weight / (RRF_K + rank) for rank, i in enumerate(dense, start=1)}
+    for rank, (i, _) in enumerate(lexical, start=1):
+        scores[i] = scores.get(i, 0.0) + (0.5 + covered[i]) / (RRF_K + rank)
+    return scores
+
+
+def resolve_recorded(
+    catalog: Catalog, recorded: str, directory: Path, embeddings: str | Path | Embedder | None
+) -> tuple[str, Embedder]:
+    """Return name and embedder for an index made with `recorded`.
+
+    Raises:
+        ValueError: `embeddings` are others, or missing where they cannot be made from the name.
+    """
+    if embeddings is None:
+        if catalog.get("embeddings_kind") == "object":
+            raise ValueError(
+                f"the index in {directory} was made with the embeddings object {recorded!r}, which cannot be made from "
+                "its name; pass it again as embeddings=..."
+            )
+        return resolve_embedder(recorded)
+    name, embedder = resolve_embedder(embeddings)
+    if name != recorded:
+        again = "that same object" if catalog.get("embeddings_kind") == "object" else f"embeddings={recorded!r}"
+        raise ValueError(
+            f"the index in {directory} was made with the embeddings {recorded!r}, not with {name!r}; their vectors do "
+            f"not compare: pass {again}, use another folder, or delete this folder and index again"
+        )
+    return name, embedder
+
+
+def check_dimension(catalog: Catalog, name: str, dimension: int, directory: Path) -> None:
+    """Refuse vectors of another dimension than the index holds (ValueError)."""
+    recorded = catalog.get("dimension")
+    if recorded is not None and int(recorded) != dimension:
+        raise ValueError(
+            f"the embeddings {name!r} give vectors of {dimension} numbers; the index in {directory} holds vectors of "
+            f"{recorded}: use the embeddings that made it, or delete the folder and index again"
+        )
+
+
+def _no_index(directory: Path) -> str:
+    return f"there is no index in {directory}; make one with build_index(paths, persist_directory={str(directory)!r})"
+
+
+def _passage(chunk: StoredChunk, score: float, similarity: float | None, covered: float) -> Passage:
+    metadata = dict(chunk.metadata)
+    return Passage(
+        id=chunk.id,
+        text=chunk.text,
+        source=metadata["source"],
+        page=metadata.get("page"),
+        score=score,
+        similarity=similarity,
+        coverage=covered,
+        metadata=metadata,
+    )

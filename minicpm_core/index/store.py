@@ -1,0 +1,86 @@
+"""The embedded Chroma of an index: no telemetry, no embedding function, cosine distances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minicpm_core.index.catalog import StoredChunk
+
+if TYPE_CHECKING:
+    from chromadb import Collection
+    from chromadb.api import ClientAPI
+
+COLLECTION_NAME = "minicpm"
+
+
+def open_chroma(directory: Path) -> tuple[ClientAPI, Collection]:
+    """Return the Chroma client of an index folder and its collection, made if it is not there."""
+    try:
+        import chromadb
+        from chromadb.config import Settings
+    except ImportError as error:
+        raise ImportError(
+            'the index needs chromadb: pip install "minicpm-integrations[rag]"', name=error.name
+        ) from error
+
+    client = chromadb.PersistentClient(
+        path=str(directory / "chroma"), settings=Settings(anonymized_telemetry=False, is_persistent=True)
+    )
+    return client, _collection(client)
+
+
+def close_chroma(client: ClientAPI) -> None:
+    """Close the client's files; older versions of Chroma close them with the process."""
+    close = getattr(client, "close", None)
+    if close is not None:
+        close()
+
+
+def empty_collection(client: ClientAPI) -> Collection:
+    """Delete the collection and return a new one, which takes vectors of any dimension."""
+    client.delete_collection(COLLECTION_NAME)
+    return _collection(client)
+
+
+def _collection(client: ClientAPI) -> Collection:
+    return client.get_or_create_collection(
+        COLLECTION_NAME, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+    )
+
+
+def store_chunks(collection: Collection, chunks: Sequence[StoredChunk], vectors: Sequence[Sequence[float]]) -> None:
+    """Write passages and their vectors."""
+    collection.upsert(
+        ids=[chunk.id for chunk in chunks],
+        embeddings=_matrix(vectors),
+        documents=[chunk.text for chunk in chunks],
+        metadatas=[dict(chunk.metadata) for chunk in chunks],
+    )
+
+
+def _matrix(vectors: Sequence[Sequence[float]]) -> Any:
+    import numpy as np
+
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def similarities(collection: Collection, vector: Sequence[float], n: int) -> list[tuple[str, float]]:
+    """Return the `n` nearest passages: (id, cosine similarity), nearest first."""
+    found = collection.query(query_embeddings=_matrix([vector]), n_results=n, include=["distances"])
+    distances: Any = found["distances"]
+    return [(i, 1.0 - float(d)) for i, d in zip(found["ids"][0], distances[0], strict=True)]
+
+
+def similarities_of(collection: Collection, vector: Sequence[float], ids: Sequence[str]) -> dict[str, float]:
+    """Return the cosine similarities of the passages with the given ids."""
+    import numpy as np
+
+    if not ids:
+        return {}
+    found = collection.get(ids=list(ids), include=["embeddings"])
+    rows = np.asarray(found["embeddings"], dtype=np.float64).reshape(len(found["ids"]), -1)
+    query = np.asarray(vector, dtype=np.float64)
+    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
+    return {i: float(s) for i, s in zip(found["ids"], rows @ query / np.maximum(norms, 1e-12), strict=True)}

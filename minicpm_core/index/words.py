@@ -1,0 +1,134 @@
+"""Words for the lexical search: Latin words folded to a stem, Chinese and Japanese as pairs of characters."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+CJK = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
+_RUN = re.compile(rf"(?P<cjk>[{CJK}]+)|(?P<number>\d+(?:[.,]\d+)*(?![^\W_{CJK}]))|(?P<word>[^\W_{CJK}]+)")
+_HAS_CJK = re.compile(f"[{CJK}]")
+
+_ENGLISH_STOP = frozenset(
+    "a about according after all also am an and any are as at be because been before being between both but by "
+    "can could did do does doing during each ever for from get got had has have having he her here hers him his "
+    "how i if in into is it its itself just let many may me might more most much must my no nor not of off on one "
+    "or other our out over own please same shall she should so some such tell than that the their them then there "
+    "these they this those through to too under until up us very was we were what when where which while who whom "
+    "whose why will with would you your s t d ll m re ve don doesn didn isn aren wasn weren won wouldn shouldn "
+    "couldn".split()
+)
+_CHINESE_STOP = (
+    "什么时候 什么地方 为什么 是不是 有没有 能不能 可不可以 需不需要 要不要 请告诉我 告诉我 "
+    "请问一下 请问 什么样 是什么 什么 多少 多久 多长 怎么样 怎么办 怎么 怎样 如何 哪里 哪儿 "
+    "哪个 哪些 哪一 哪种 哪 谁 几个 吗 呢 吧 啊 呀 嘛 的 了 是 在 和 与 我们 你们 他们 "
+    "它们 我 你 他 她 它 这个 那个 这些 那些 是否 应该 可以 需要 根据 关于 一下 以及 或者 "
+    "还是 如果 因为 所以 但是".split()
+)
+# Words that hold a stop character and must not be taken apart.
+_CHINESE_KEEP = (
+    "目的 标的 的确 的士 了解 了结 终了 和平 和解 和谐 和睦 温和 缓和 饱和 总和 共和 参与 "
+    "赠与 与会 存在 在线 在职 在校 在于 内在 潜在 所在 自我 其他 其它 吉他 是非 谁的 哪吒".split()
+)
+_CHINESE = re.compile(
+    "(" + "|".join(_CHINESE_KEEP) + ")|" + "|".join(sorted(_CHINESE_STOP, key=len, reverse=True)),
+)
+_VOWEL = re.compile("[aeiouy]")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The search terms of a text.
+
+    Args:
+        words: stems and pairs of CJK characters, in order, with repetitions.
+        characters: single CJK characters, in order: all of them in a passage, those left alone in a question.
+    """
+
+    words: tuple[str, ...]
+    characters: tuple[str, ...]
+
+    @property
+    def distinct(self) -> frozenset[str]:
+        """Return every term once."""
+        return frozenset(self.words) | frozenset(self.characters)
+
+
+def passage_words(text: str) -> Words:
+    """Return the terms that a passage is found by."""
+    words: list[str] = []
+    characters: list[str] = []
+    for run in _RUN.finditer(_normalise(text)):
+        if run["cjk"]:
+            words += _pairs(run["cjk"])
+            characters += run["cjk"]
+        else:
+            words.append(_term(run))
+    return Words(tuple(words), tuple(characters))
+
+
+def question_words(text: str) -> Words:
+    """Return the terms that a question asks for: without question words and particles, unless nothing else is left."""
+    text = _normalise(text)
+    words: list[str] = []
+    characters: list[str] = []
+    for run in _RUN.finditer(text):
+        if not run["cjk"]:
+            if run.group() not in _ENGLISH_STOP:
+                words.append(_term(run))
+            continue
+        for part in _CHINESE.sub(lambda stop: stop[1] or " ", run["cjk"]).split():
+            words += _pairs(part)
+            characters += part if len(part) == 1 else ""
+    if not words and not characters:
+        return passage_words(text)
+    return Words(tuple(words), tuple(characters))
+
+
+def coverage(question: Words, passage: Words) -> float:
+    """Return the share of the question's distinct terms that the passage holds, 0 to 1."""
+    asked = question.distinct
+    return len(asked & passage.distinct) / len(asked) if asked else 0.0
+
+
+def has_cjk(text: str) -> bool:
+    """Tell whether the text holds Chinese, Japanese or Korean characters."""
+    return bool(_HAS_CJK.search(text))
+
+
+def _normalise(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[n : n + 2] for n in range(len(run) - 1)]
+
+
+def _term(run: re.Match[str]) -> str:
+    return run["number"].replace(",", "") if run["number"] else fold(run["word"])
+
+
+def fold(word: str) -> str:
+    """Return a light English stem: 'batteries' and 'battery', 'charging', 'charged' and 'charge' meet.
+
+    Follows the S-stemmer (Harman 1991, How effective is suffixing?) with -ing, -ed and -ly added.
+    """
+    if len(word) < 4 or not word.isascii() or not word.isalpha():
+        return word
+    if word.endswith("ies"):
+        word = word[:-3] + "y" if len(word) > 4 else word[:-1]
+    elif word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for suffix in ("ing", "ied", "ed", "ly"):
+        stem = word[: -len(suffix)]
+        if word.endswith(suffix) and len(stem) >= 3 and _VOWEL.search(stem):
+            if suffix == "ied":
+                return stem + "y"
+            if suffix != "ly" and stem[-1] == stem[-2] and stem[-1] not in "lsz":
+                stem = stem[:-1]
+            word = stem
+            break
+    return word[:-1] if len(word) > 3 and word.endswith("e") else word
