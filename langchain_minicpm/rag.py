@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,14 @@ from langchain_core.documents import Document
 from langchain_core.language_models import BaseLLM
 from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
 from langchain_core.messages.utils import count_tokens_approximately
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableGenerator, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableConfig,
+    RunnableGenerator,
+    RunnableLambda,
+    RunnablePassthrough,
+)
 from langchain_core.runnables.utils import AddableDict
 from typing_extensions import NotRequired, TypedDict
 
@@ -71,12 +80,13 @@ def create_rag_chain(
     searchable = open_searchable(index)
     rules = settings or getattr(searchable, "settings", None) or RagSettings()
     steps = RagSteps(ChatMiniCPM(model=llm) if isinstance(llm, str) else llm, searchable, rules)
+    answer: Any = steps.answer  # LangChain passes the config too, which its annotation does not tell
+    aanswer: Any = steps.aanswer
     chain: Runnable[Any, Any] = (
         RunnableLambda(steps.read)
         | RunnablePassthrough.assign(query=RunnableLambda(steps.rewrite))
         | RunnablePassthrough.assign(context=RunnableLambda(steps.search))
-        | RunnablePassthrough.assign(answer=RunnableLambda(steps.answer))
-        | RunnableGenerator(steps.cite, steps.acite)
+        | RunnableGenerator(answer, aanswer)
     )
     return chain.with_types(input_type=RagInput, output_type=RagOutput).with_config(run_name="minicpm_rag")
 
@@ -112,8 +122,10 @@ class RagSteps:
             return str(question)
         if self.settings.follow_up == "history":
             return search_query(question, history)
-        messages = condense_messages(question, history, self.settings)
-        return self._ask(messages) | RunnableLambda(lambda text: text.strip() or question)
+        prompt = self._prompt(condense_messages(question, history, self.settings))
+        return (
+            RunnableLambda(lambda _: prompt) | self.llm | RunnableLambda(lambda said: _text(said).strip() or question)
+        )
 
     def search(self, state: Mapping[str, Any]) -> list[Document]:
         """Return the passages that are shown to the model, best first."""
@@ -122,36 +134,49 @@ class RagSteps:
             passages = self._fit(self._question(state), passages)
         return [to_document(passage) for passage in passages]
 
-    def answer(self, state: Mapping[str, Any]) -> str | Runnable[Any, str]:
-        """Return the model that answers, or the refusal where nothing near the question was found."""
+    # The model is the last step and not one before a parser: LangChain runs a step's input to its end when the stream
+    # is left early, so that the model would go on answering for nobody.
+
+    def answer(self, states: Iterator[dict[str, Any]], config: RunnableConfig) -> Iterator[AddableDict]:
+        """Yield the context, the answer in pieces, and the citations."""
+        state = reduce(add, map(AddableDict, states))
+        yield AddableDict(context=state["context"])
+        source, prompt = self._ask(state)
+        text = ""
+        for piece in source.stream(prompt, config):
+            if shown := _text(piece):
+                text += shown
+                yield AddableDict(answer=shown)
+        yield self._end(text, state["context"])
+
+    async def aanswer(
+        self, states: AsyncIterator[dict[str, Any]], config: RunnableConfig
+    ) -> AsyncIterator[AddableDict]:
+        """Do the same in asyncio."""
+        state = reduce(add, [AddableDict(chunk) async for chunk in states])
+        yield AddableDict(context=state["context"])
+        source, prompt = self._ask(state)
+        text = ""
+        stream: Any = source.astream(prompt, config)
+        async with aclosing(stream) as pieces:
+            async for piece in pieces:
+                if shown := _text(piece):
+                    text += shown
+                    yield AddableDict(answer=shown)
+        yield self._end(text, state["context"])
+
+    def _ask(self, state: Mapping[str, Any]) -> tuple[Runnable[Any, Any], Any]:
+        """Return the model and its prompt, or what says the refusal where nothing near the question was found."""
         passages = [to_passage(document) for document in state["context"]]
         if is_out_of_scope(passages, self.settings):
-            return self.settings.refusals[detect_language(state["question"])]
-        return self._ask(self._messages(self._question(state), passages))
+            return RunnablePassthrough(), self.settings.refusals[detect_language(state["question"])]
+        return self.llm, self._prompt(self._messages(self._question(state), passages))
 
-    def cite(self, chunks: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Pass context and answer on, and add the citations at the end."""
-        whole = AddableDict()
-        for chunk in chunks:
-            whole += AddableDict(chunk)
-            if shown := _shown(chunk):
-                yield shown
-        yield self._citations(whole)
-
-    async def acite(self, chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-        """Do the same in asyncio."""
-        whole = AddableDict()
-        async for chunk in chunks:
-            whole += AddableDict(chunk)
-            if shown := _shown(chunk):
-                yield shown
-        yield self._citations(whole)
-
-    def _citations(self, whole: Mapping[str, Any]) -> AddableDict:
-        answer = whole["answer"]
-        passages = [to_passage(document) for document in whole["context"]]
+    def _end(self, answer: str, context: Sequence[Document]) -> AddableDict:
+        passages = [to_passage(document) for document in context]
         found = [] if is_refusal(answer, self.settings) else find_citations(answer, passages)
-        return AddableDict(citations=[asdict(citation) for citation in found])
+        end = AddableDict(citations=[asdict(citation) for citation in found])
+        return end if answer else end + AddableDict(answer="")
 
     def _question(self, state: Mapping[str, Any]) -> str:
         """Return the question as the model is asked it: the rewritten one stands alone, the searched one may not."""
@@ -161,11 +186,9 @@ class RagSteps:
         texts = [passage.text for passage in passages]
         return build_messages(question, texts, system_prompts=self.settings.system_prompts)
 
-    def _ask(self, messages: list[dict[str, str]]) -> Runnable[Any, str]:
+    def _prompt(self, messages: list[dict[str, str]]) -> Any:
         model, _ = unwrap(self.llm)
-        prompt = "\n\n".join(m["content"] for m in messages) if isinstance(model, BaseLLM) else messages
-        asked: Runnable[Any, str] = RunnableLambda(lambda _: prompt) | self.llm | StrOutputParser()
-        return asked
+        return "\n\n".join(m["content"] for m in messages) if isinstance(model, BaseLLM) else messages
 
     def _fit(self, question: str, passages: list[Passage]) -> list[Passage]:
         """Return the passages without the lowest-ranked ones that the context window has no room for."""
@@ -200,5 +223,6 @@ def unwrap(llm: Any) -> tuple[Any, dict[str, Any]]:
     return llm, options
 
 
-def _shown(chunk: Mapping[str, Any]) -> AddableDict:
-    return AddableDict({name: chunk[name] for name in ("context", "answer") if name in chunk and chunk[name] != ""})
+def _text(said: Any) -> str:
+    """Return the text of a message, or of a completion model's answer."""
+    return said if isinstance(said, str) else str(said.text)

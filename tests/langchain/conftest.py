@@ -71,11 +71,13 @@ class Recorder(BaseCallbackHandler):
     def __init__(self) -> None:
         self.tokens: list[str] = []
         self.started: list[dict[str, Any]] = []
+        self.prompts: list[Any] = []
         self.ends: list[Any] = []
         self.errors: list[BaseException] = []
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
         self.started.append(kwargs)
+        self.prompts.extend(messages)
 
     def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
         self.started.append(kwargs)

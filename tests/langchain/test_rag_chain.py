@@ -1,0 +1,262 @@
+"""The RAG chain over a real index: what the model is asked, what comes out, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.language_models import FakeListChatModel, FakeListLLM
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from langchain_minicpm import ChatMiniCPM, MiniCPMEmbeddings, MiniCPMLLM, create_rag_chain
+from langchain_minicpm.vectorstores import MiniCPMChroma
+from minicpm_core import Engine, Sampling
+from minicpm_core.checkpoints import DEMO
+from minicpm_core.rag import REFUSALS, RagSettings, build_messages
+from tests.langchain.conftest import Recorder
+
+QUESTION = "How long is the warranty of the lamp?"
+ANSWER = "The warranty is two years [1]."
+SETTINGS = RagSettings(k=3)
+HISTORY = [("human", "What does the Aurora lamp cost?"), ("ai", "It costs 35 EUR [1].")]
+
+
+def says(*answers: str, **options: Any) -> FakeListChatModel:
+    return FakeListChatModel(responses=list(answers), **options)
+
+
+def test_the_answer_comes_with_its_citations_and_passages(store: MiniCPMChroma, recorder: Recorder) -> None:
+    chain = create_rag_chain(says(ANSWER), store, settings=SETTINGS)
+    output = chain.invoke({"question": QUESTION}, {"callbacks": [recorder]})
+    passages = store.index.search(QUESTION, 3)
+    assert output["answer"] == ANSWER
+    assert [document.id for document in output["context"]] == [passage.id for passage in passages]
+    assert output["citations"] == [
+        {
+            "n": 1,
+            "source": passages[0].source,
+            "page": None,
+            "quote": "The Aurora desk lamp has a warranty of two years.",
+        }
+    ]
+    (prompt,) = recorder.prompts
+    expected = build_messages(QUESTION, [passage.text for passage in passages])
+    assert [(m.type, m.content) for m in prompt] == [
+        ("system", expected[0]["content"]),
+        ("human", expected[1]["content"]),
+    ]
+
+
+async def test_every_way_of_asking_gives_the_same(store: MiniCPMChroma) -> None:
+    chain = create_rag_chain(says(ANSWER), store, settings=SETTINGS)
+    expected = chain.invoke(QUESTION)
+    assert set(expected) == {"answer", "citations", "context"}
+    assert reduce(add, chain.stream(QUESTION)) == expected
+    assert await chain.ainvoke({"question": QUESTION}) == expected
+    assert reduce(add, [chunk async for chunk in chain.astream(QUESTION)]) == expected
+    assert chain.batch([QUESTION, {"question": QUESTION}]) == [expected, expected]
+
+
+async def test_a_stream_gives_context_then_answer_then_citations(store: MiniCPMChroma) -> None:
+    chain = create_rag_chain(says(ANSWER), store, settings=SETTINGS)
+    for chunks in (list(chain.stream(QUESTION)), [chunk async for chunk in chain.astream(QUESTION)]):
+        keys = [next(iter(chunk)) for chunk in chunks]
+        assert keys == ["context", *["answer"] * len(ANSWER), "citations"]
+        assert all(len(chunk) == 1 for chunk in chunks)
+        assert "".join(chunk["answer"] for chunk in chunks[1:-1]) == ANSWER
+
+
+def test_only_passages_that_were_shown_can_be_cited(store: MiniCPMChroma) -> None:
+    answer = "See [2], [9] and [2], then [1]."
+    output = create_rag_chain(says(answer), store, settings=SETTINGS).invoke(QUESTION)
+    assert [citation["n"] for citation in output["citations"]] == [2, 1]
+    for citation in output["citations"]:
+        document = output["context"][citation["n"] - 1]
+        assert citation["source"] == document.metadata["source"]
+        assert citation["quote"] in document.page_content
+
+
+@pytest.mark.parametrize(("question", "language"), [(QUESTION, "en"), ("台灯的保修期多长？", "zh")])
+def test_a_refusal_of_the_model_has_no_citations(store: MiniCPMChroma, question: str, language: str) -> None:
+    output = create_rag_chain(says(REFUSALS[language]), store, settings=SETTINGS).invoke(question)
+    assert (output["answer"], output["citations"]) == (REFUSALS[language], [])
+
+
+@pytest.mark.parametrize(
+    ("question", "language"), [("Who won the chess olympiad?", "en"), ("谁赢得了象棋比赛？", "zh")]
+)
+def test_out_of_scope_is_refused_without_asking_the_model(
+    store: MiniCPMChroma, recorder: Recorder, question: str, language: str
+) -> None:
+    settings = RagSettings(k=2, min_similarity=0.99, min_coverage=0.9)
+    chain = create_rag_chain(says(ANSWER), store, settings=settings)
+    output = chain.invoke(question, {"callbacks": [recorder]})
+    assert (output["answer"], output["citations"]) == (REFUSALS[language], [])
+    assert recorder.prompts == []
+    assert reduce(add, chain.stream(question)) == output
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        HISTORY,
+        [HumanMessage(HISTORY[0][1]), AIMessage(HISTORY[1][1])],
+        [{"role": "user", "content": HISTORY[0][1]}, {"role": "assistant", "content": HISTORY[1][1]}],
+    ],
+)
+def test_a_follow_up_question_is_rewritten_by_the_model(
+    store: MiniCPMChroma, recorder: Recorder, history: list[Any]
+) -> None:
+    standalone = "Where does Anna Keller work?"
+    chain = create_rag_chain(says(f" {standalone}\n", "In Hamburg [1]."), store, settings=SETTINGS)
+    output = chain.invoke({"question": "And she?", "chat_history": history}, {"callbacks": [recorder]})
+    condense, asked = recorder.prompts
+    assert "user: What does the Aurora lamp cost?\nassistant: It costs 35 EUR [1]." in condense[0].content
+    assert "And she?" in condense[0].content
+    assert asked[-1].content.endswith(f"Question: {standalone}")
+    assert Path(output["context"][0].metadata["source"]).name == "staff.txt"
+    assert output["answer"] == "In Hamburg [1]."
+
+
+def test_an_empty_rewriting_keeps_the_question(store: MiniCPMChroma, recorder: Recorder) -> None:
+    chain = create_rag_chain(says("  ", ANSWER), store, settings=SETTINGS)
+    chain.invoke({"question": QUESTION, "chat_history": HISTORY}, {"callbacks": [recorder]})
+    assert recorder.prompts[1][-1].content.endswith(f"Question: {QUESTION}")
+
+
+def test_a_follow_up_question_can_be_searched_with_the_one_before(store: MiniCPMChroma, recorder: Recorder) -> None:
+    settings = RagSettings(k=2, follow_up="history")
+    chain = create_rag_chain(says(ANSWER), store, settings=settings)
+    question = "And how much does it weigh?"
+    output = chain.invoke({"question": question, "chat_history": HISTORY}, {"callbacks": [recorder]})
+    (asked,) = recorder.prompts
+    assert asked[-1].content.endswith(f"Question: {question}")
+    expected = store.index.search(f"{HISTORY[0][1]} {question}", 2)
+    assert [document.id for document in output["context"]] == [passage.id for passage in expected]
+
+
+def test_lowest_ranked_passages_give_way_to_a_small_window(
+    store: MiniCPMChroma, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = says(ANSWER, profile={"max_input_tokens": 170})
+    with caplog.at_level(logging.WARNING, "langchain_minicpm"):
+        output = create_rag_chain(small, store, settings=SETTINGS).invoke(QUESTION, {"callbacks": [recorder]})
+    best = store.index.search(QUESTION, 3)
+    assert [document.id for document in output["context"]] == [best[0].id]
+    assert "2 of 3 passages left out" in caplog.text
+    assert best[0].text in recorder.prompts[0][-1].content
+    assert best[1].text not in recorder.prompts[0][-1].content
+
+
+def test_a_real_model_counts_with_its_own_tokenizer(store: MiniCPMChroma, toy: Path, engine: Engine) -> None:
+    best = store.index.search(QUESTION, 3)
+    lengths = [engine.count_tokens(build_messages(QUESTION, [p.text for p in best[:n]])) for n in (1, 2, 3)]
+    window = lengths[1] + 4
+    model = ChatMiniCPM(model=toy, temperature=0, max_tokens=4, context_window=window)
+    output = create_rag_chain(model, store, settings=SETTINGS).invoke(QUESTION)
+    assert lengths[2] + 4 > window
+    assert [document.id for document in output["context"]] == [passage.id for passage in best[:2]]
+
+
+async def test_a_real_model_streams_its_answer(store: MiniCPMChroma, chat: ChatMiniCPM, engine: Engine) -> None:
+    messages = build_messages(QUESTION, [p.text for p in store.index.search(QUESTION, 1)])
+    expected = engine.generate(messages, sampling=Sampling(temperature=0, max_new_tokens=16)).content
+    chain = create_rag_chain(chat, store, settings=RagSettings(k=1))
+    pieces = [chunk["answer"] for chunk in chain.stream(QUESTION) if "answer" in chunk]
+    assert len(pieces) > 3
+    assert "".join(pieces) == expected
+    assert [chunk["answer"] async for chunk in chain.astream(QUESTION) if "answer" in chunk] == pieces
+    bound = create_rag_chain(chat.bind(max_tokens=3), store, settings=RagSettings(k=1))
+    shorter = engine.generate(messages, sampling=Sampling(temperature=0, max_new_tokens=3)).content
+    assert bound.invoke(QUESTION)["answer"] == shorter != expected
+
+
+def test_completion_models_answer_too(store: MiniCPMChroma, llm: MiniCPMLLM, engine: Engine) -> None:
+    messages = build_messages(QUESTION, [p.text for p in store.index.search(QUESTION, 1)])
+    prompt = "\n\n".join(message["content"] for message in messages)
+    output = create_rag_chain(llm, store, settings=RagSettings(k=1)).invoke(QUESTION)
+    assert output["answer"] == llm.invoke(prompt)
+    assert create_rag_chain(FakeListLLM(responses=[ANSWER]), store).invoke(QUESTION)["answer"] == ANSWER
+
+
+async def test_leaving_the_stream_stops_the_model(store: MiniCPMChroma, toy: Path, engine: Engine) -> None:
+    chain = create_rag_chain(ChatMiniCPM(model=toy, max_tokens=300), store, settings=RagSettings(k=1))
+    passes: list[int] = []
+    with engine.model.register_forward_hook(lambda *_: passes.append(1)):
+        stream = chain.stream(QUESTION)
+        assert any("answer" in chunk for chunk in stream)
+        stream.close()
+        engine.generate("Hi", sampling=Sampling(max_new_tokens=1))
+        assert len(passes) < 200
+        asynchronous = chain.astream(QUESTION)
+        async for chunk in asynchronous:
+            if "answer" in chunk:
+                break
+        await asynchronous.aclose()
+        await engine.agenerate("Hi", sampling=Sampling(max_new_tokens=1))
+    assert len(passes) < 400
+
+
+async def test_searching_does_not_block_the_event_loop(store: MiniCPMChroma, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    search = store.index.search
+
+    def wait_for_loop(*arguments: Any) -> Any:
+        assert gate.wait(30), "the event loop was blocked"
+        return search(*arguments)
+
+    monkeypatch.setattr(store.index, "search", wait_for_loop)
+    task = asyncio.create_task(create_rag_chain(says(ANSWER), store).ainvoke(QUESTION))
+    while not gate.is_set():
+        await asyncio.sleep(0.05)
+        gate.set()
+    assert (await task)["answer"] == ANSWER
+
+
+async def test_events_show_the_model_at_work(store: MiniCPMChroma) -> None:
+    chain = create_rag_chain(says(ANSWER), store, settings=SETTINGS)
+    events = [event async for event in chain.astream_events(QUESTION, version="v2")]
+    tokens = [event["data"]["chunk"].content for event in events if event["event"] == "on_chat_model_stream"]
+    assert "".join(tokens) == ANSWER
+    assert events[-1]["name"] == "minicpm_rag"
+
+
+def test_another_vector_store_will_do(recorder: Recorder) -> None:
+    plain = InMemoryVectorStore(MiniCPMEmbeddings(model="demo"))
+    plain.add_documents([Document("The lamp has a warranty.", metadata={"source": "a.txt", "page": 3})])
+    output = create_rag_chain(says("Yes [1]."), plain).invoke(QUESTION)
+    assert output["citations"] == [{"n": 1, "source": "a.txt", "page": 3, "quote": "The lamp has a warranty."}]
+    empty = InMemoryVectorStore(MiniCPMEmbeddings(model="demo"))
+    refused = create_rag_chain(says("Yes [1]."), empty).invoke(QUESTION, {"callbacks": [recorder]})
+    assert refused == {"answer": REFUSALS["en"], "citations": [], "context": []}
+    assert recorder.prompts == []
+
+
+def test_names_and_folders_are_enough(store: MiniCPMChroma, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = create_rag_chain(str(toy), store.index.directory, settings=RagSettings(k=1)).invoke(QUESTION)
+    assert Path(output["context"][0].metadata["source"]).name == "lamp.txt"
+    assert len(create_rag_chain(says(ANSWER), store).invoke(QUESTION)["context"]) == store.index.settings.k
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"question": " "}, {"question": 3}, {"input": QUESTION}, {"question": "a", "k": 2}]
+)
+def test_other_input_is_refused(store: MiniCPMChroma, value: Any) -> None:
+    with pytest.raises(ValueError, match='accepted: "question"'):
+        create_rag_chain(says(ANSWER), store).invoke(value)
+
+
+@pytest.mark.skipif(not (DEMO / "config.json").is_file(), reason="the demo checkpoint is not here")
+def test_the_demo_model_answers_from_the_documents_and_cites_them(store: MiniCPMChroma) -> None:
+    chain = create_rag_chain(ChatMiniCPM(model="demo", temperature=0), store)
+    output = chain.invoke("How long is the warranty of the Aurora desk lamp?")
+    assert "two years" in output["answer"]
+    assert [Path(citation["source"]).name for citation in output["citations"]] == ["lamp.txt"]
