@@ -16,6 +16,7 @@ from minicpm_core.index.words import Words, passage_words
 FORMAT_VERSION = "1"
 CATALOG_NAME = "index.sqlite3"
 _MOST_VARIABLES = 900
+_CHARACTER_WEIGHT = 0.3
 # Our words go in ready made: the ascii tokenizer only takes them apart at spaces again.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -157,8 +158,9 @@ class Catalog:
         if not terms:
             return []
         rows = self._rows(
-            "SELECT chunks.id, -bm25(terms) AS score FROM terms JOIN chunks ON chunks.number = terms.rowid "
-            "WHERE terms MATCH ? ORDER BY score DESC, chunks.number LIMIT ?",
+            f"SELECT chunks.id, -bm25(terms, 1.0, {_CHARACTER_WEIGHT}) AS score "
+            "FROM terms JOIN chunks ON chunks.number = terms.rowid WHERE terms MATCH ? "
+            "ORDER BY score DESC, chunks.number LIMIT ?",
             (" OR ".join(terms), n),
         )
         return [(str(row[0]), float(row[1])) for row in rows]

@@ -66,15 +66,18 @@ class _Page(HTMLParser):
         self._break(tag)
 
     def handle_data(self, data: str) -> None:
-        if not self._inside:
+        if not self._inside and (self._pre or data.strip() or not self._at_line_start()):
             self.parts.append(data if self._pre else re.sub(r"\s+", " ", data))
+
+    def _at_line_start(self) -> bool:
+        return bool(self.parts) and self.parts[-1].endswith("\n")
 
     def _break(self, tag: str) -> None:
         if self._inside:
             return
         if tag in _PARAGRAPHS:
             self.parts.append("\n\n")
-        elif tag in _LINES:
+        elif tag == "br" or (tag in _LINES and not self._at_line_start()):
             self.parts.append("\n")
         elif tag in _CELLS:
             self.parts.append(" ")

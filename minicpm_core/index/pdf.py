@@ -15,6 +15,7 @@ _NEW_LINE = re.compile(
 _LINE_END = re.compile(r"[。！？；：.!?:;][\"'”’」』）)\]]*$")
 _JOINS_TIGHT = re.compile(f"[{CJK}，。、；：！？“”‘’（）《》【】「」『』…—]")
 _SHORT = 0.7
+_DIVIDED = "\ufffe"
 
 
 def read_pdf_pages(data: bytes) -> list[str]:
@@ -54,16 +55,18 @@ def _page_text(document: object, n: int) -> str:
 def mend_lines(text: str) -> str:
     """Join the lines of a page: a break stays after a short line, after a sentence and before a list item."""
     # PDFium marks a hyphen that divides a word at a line's end with U+FFFE and drops the break.
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufffe\n", "\ufffe").replace("\x00", "")
-    text = re.sub(r"(?<=\w)[\ufffe\x02](?=\w)", "", text).replace("\ufffe", "-").replace("\x02", "-")
-    text = re.sub(r"(?<=[a-z])[-\u00ad\u2010]\n(?=[a-z])", "", text)
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
+    text = re.sub(r"(?<=\w)[\ufffe\x02]\n?(?=\w)|(?<=[a-z])[-\u00ad\u2010]\n(?=[a-z])", f"{_DIVIDED}\n", text)
+    text = re.sub(r"[\ufffe\x02](?!\n)", "-", text)
     lines = [line.strip() for line in text.split("\n")]
     widths = sorted(_width(line) for line in lines if line)
     usual = widths[int(len(widths) * 0.9)] if widths else 0
     mended: list[str] = []
     wrapped = False
     for line in lines:
-        if mended and wrapped and line and not _NEW_LINE.match(line):
+        if mended and mended[-1].endswith(_DIVIDED):
+            mended[-1] = mended[-1].removesuffix(_DIVIDED) + line
+        elif mended and wrapped and line and not _NEW_LINE.match(line):
             tight = _JOINS_TIGHT.match(mended[-1][-1]) or _JOINS_TIGHT.match(line)
             mended[-1] += line if tight else f" {line}"
         else:

@@ -63,8 +63,8 @@ def split_text(text: str, *, chunk_size: int, chunk_overlap: int, count_tokens: 
     """Return the passages of `text` in order; together they cover every character that is not white space.
 
     A passage is one or more whole sentences up to `chunk_size` tokens; only a longer sentence is cut: at commas, then
-    at spaces, then between characters. A heading stays with the text below it where both fit, and a passage that is
-    half full ends at a paragraph's end.
+    at spaces, then between characters. A heading stays with the text below it where both fit, and a passage ends
+    before a paragraph when it is half full, before a heading when it is a quarter full.
 
     Args:
         text: the text of a page or of a file.
@@ -80,7 +80,8 @@ def split_text(text: str, *, chunk_size: int, chunk_overlap: int, count_tokens: 
         size = sum(u.tokens for u in current)
         needed = _with_text_below(units, n, chunk_size)
         fits = size + needed <= chunk_size
-        full = unit.opens and not _only_headings(current) and 2 * size >= chunk_size
+        enough = chunk_size / 4 if unit.heading else chunk_size / 2
+        full = unit.opens and not _only_headings(current) and size >= enough
         if fresh and (full or not fits):
             spans.append(Span(current[0].start, current[-1].end))
             current = [] if full else _overlap(current, chunk_overlap, chunk_size - needed)

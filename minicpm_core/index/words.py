@@ -23,16 +23,22 @@ _CHINESE_STOP = (
     "什么时候 什么地方 为什么 是不是 有没有 能不能 可不可以 需不需要 要不要 请告诉我 告诉我 "
     "请问一下 请问 什么样 是什么 什么 多少 多久 多长 怎么样 怎么办 怎么 怎样 如何 哪里 哪儿 "
     "哪个 哪些 哪一 哪种 哪 谁 几个 吗 呢 吧 啊 呀 嘛 的 了 是 在 和 与 我们 你们 他们 "
-    "它们 我 你 他 她 它 这个 那个 这些 那些 是否 应该 可以 需要 根据 关于 一下 以及 或者 "
-    "还是 如果 因为 所以 但是".split()
+    "它们 我 你 他 她 它 几 要 有 能 会 多长时间 什么时间 哪一天 哪一年 哪天 哪年 这个 那个 "
+    "这些 那些 是否 应该 可以 需要 根据 关于 一下 以及 或者 还是 如果 因为 所以 但是".split()
 )
 # Words that hold a stop character and must not be taken apart.
 _CHINESE_KEEP = (
-    "目的 标的 的确 的士 了解 了结 终了 和平 和解 和谐 和睦 温和 缓和 饱和 总和 共和 参与 "
-    "赠与 与会 存在 在线 在职 在校 在于 内在 潜在 所在 自我 其他 其它 吉他 是非 谁的 哪吒".split()
+    "几何 几率 茶几 重要 主要 要求 要点 必要 概要 摘要 纪要 要素 功能 性能 能力 能源 节能 "
+    "智能 可能 能量 电能 会议 社会 机会 会员 协会 学会 会计 委员会 开会 大会 会长 工会 有效 "
+    "有限 所有 拥有 有关 有机 含有 持有 国有 有害 目的 标的 的确 的士 了解 了结 终了 和平 "
+    "和解 和谐 和睦 温和 缓和 饱和 总和 共和 参与 赠与 与会 存在 在线 在职 在校 在于 内在 "
+    "潜在 所在 自我 其他 其它 吉他 是非 谁的 哪吒".split()
 )
 _CHINESE = re.compile(
-    "(" + "|".join(_CHINESE_KEEP) + ")|" + "|".join(sorted(_CHINESE_STOP, key=len, reverse=True)),
+    "("
+    + "|".join(sorted(_CHINESE_KEEP, key=len, reverse=True))
+    + ")|"
+    + "|".join(sorted(_CHINESE_STOP, key=len, reverse=True)),
 )
 _VOWEL = re.compile("[aeiouy]")
 
@@ -43,53 +49,44 @@ class Words:
 
     Args:
         words: stems and pairs of CJK characters, in order, with repetitions.
-        characters: single CJK characters, in order: all of them in a passage, those left alone in a question.
+        characters: single CJK characters, in order; weaker evidence than the pairs.
+        alone: those characters that stand in no pair.
     """
 
     words: tuple[str, ...]
     characters: tuple[str, ...]
-
-    @property
-    def distinct(self) -> frozenset[str]:
-        """Return every term once."""
-        return frozenset(self.words) | frozenset(self.characters)
+    alone: tuple[str, ...]
 
 
 def passage_words(text: str) -> Words:
     """Return the terms that a passage is found by."""
     words: list[str] = []
-    characters: list[str] = []
+    runs: list[str] = []
     for run in _RUN.finditer(_normalise(text)):
         if run["cjk"]:
-            words += _pairs(run["cjk"])
-            characters += run["cjk"]
+            runs.append(run["cjk"])
         else:
             words.append(_term(run))
-    return Words(tuple(words), tuple(characters))
+    return _terms(words, runs)
 
 
 def question_words(text: str) -> Words:
     """Return the terms that a question asks for: without question words and particles, unless nothing else is left."""
-    text = _normalise(text)
     words: list[str] = []
-    characters: list[str] = []
-    for run in _RUN.finditer(text):
-        if not run["cjk"]:
-            if run.group() not in _ENGLISH_STOP:
-                words.append(_term(run))
-            continue
-        for part in _CHINESE.sub(lambda stop: stop[1] or " ", run["cjk"]).split():
-            words += _pairs(part)
-            characters += part if len(part) == 1 else ""
-    if not words and not characters:
-        return passage_words(text)
-    return Words(tuple(words), tuple(characters))
+    runs: list[str] = []
+    for run in _RUN.finditer(_normalise(text)):
+        if run["cjk"]:
+            runs += _CHINESE.sub(lambda stop: stop[1] or " ", run["cjk"]).split()
+        elif run.group() not in _ENGLISH_STOP:
+            words.append(_term(run))
+    return _terms(words, runs) if words or runs else passage_words(text)
 
 
 def coverage(question: Words, passage: Words) -> float:
     """Return the share of the question's distinct terms that the passage holds, 0 to 1."""
-    asked = question.distinct
-    return len(asked & passage.distinct) / len(asked) if asked else 0.0
+    asked = {*question.words, *question.alone}
+    held = {*passage.words, *passage.characters}
+    return len(asked & held) / len(asked) if asked else 0.0
 
 
 def has_cjk(text: str) -> bool:
@@ -101,8 +98,9 @@ def _normalise(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def _pairs(run: str) -> list[str]:
-    return [run[n : n + 2] for n in range(len(run) - 1)]
+def _terms(words: list[str], runs: list[str]) -> Words:
+    pairs = [run[n : n + 2] for run in runs for n in range(len(run) - 1)]
+    return Words(tuple(words + pairs), tuple("".join(runs)), tuple(run for run in runs if len(run) == 1))
 
 
 def _term(run: re.Match[str]) -> str:
