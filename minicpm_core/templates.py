@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 TIME_LIMIT = 10.0
@@ -26,6 +27,7 @@ def render_template(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **opt
     Raises:
         ValueError: the template refuses the messages, is damaged, reaches for internals, or does not end.
     """
+    refuse_internals(str(tokenizer.chat_template))
     result: list[str] = []
     failure: list[BaseException] = []
 
@@ -52,3 +54,20 @@ def render_template(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **opt
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the chat template cannot be used with these messages: {reason}") from error
     return result[0]
+
+
+@lru_cache(maxsize=16)
+def refuse_internals(template: str) -> None:
+    """Raise ValueError where a template names attributes of Python's own, which the sandbox shows as empty text."""
+    import jinja2
+    from jinja2 import nodes
+
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except jinja2.TemplateSyntaxError:
+        return  # transformers knows more tags, and reports what it does not know
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.Keyword)):
+        names = [node.attr] if isinstance(node, nodes.Getattr) else []
+        names += [c.value for c in node.iter_child_nodes() if isinstance(c, nodes.Const) and isinstance(c.value, str)]
+        if internal := [name for name in names if name.startswith("__")]:
+            raise ValueError(f"the chat template cannot be used: it reaches for internals of Python ({internal[0]})")
