@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minicpm_core.index.catalog import Catalog, FileRow, StoredChunk
+from minicpm_core.index.catalog import FORMAT_VERSION, Catalog, FileRow, StoredChunk
 from minicpm_core.index.discovery import FailedFile, Found, find_files, name_sources
-from minicpm_core.index.embedders import DEMO_EMBEDDINGS, EMBED_BATCH, Embedder, resolve_embedder, token_counter
+from minicpm_core.index.embedders import DEMO_EMBEDDINGS, EMBED_BATCH, Embedder, measure, resolve_embedder
 from minicpm_core.index.readers import ACCEPTED_TYPES, Page, read_bytes, read_pages
 from minicpm_core.index.search import check_dimension, resolve_recorded
 from minicpm_core.index.splitter import split_text
@@ -126,7 +126,7 @@ class _Build:
                 self._remove(path)
             if self.fresh:
                 self.collection = empty_collection(self.client)
-                self.catalog.set({"format": "1"})
+                self.catalog.set({"format": FORMAT_VERSION})
             else:
                 self._record()
             self.catalog.add_roots(found.roots)
@@ -218,9 +218,8 @@ class _Build:
         self.catalog.end_file(str(file), row, chunks)
 
     def _split(self, pages: Sequence[Page], path: str, source: str, digest: str) -> list[StoredChunk]:
-        longest = getattr(self.embedder, "max_tokens", None)
-        size = min(self.settings.chunk_size, longest) if isinstance(longest, int) else self.settings.chunk_size
-        count_tokens = token_counter(self.embedder)
+        count_tokens, longest = measure(self.embedder)
+        size = min(self.settings.chunk_size, longest or self.settings.chunk_size)
         chunks: list[StoredChunk] = []
         for page in pages:
             for span in split_text(

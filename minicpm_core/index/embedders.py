@@ -81,15 +81,18 @@ def _shared_embedder(name: str) -> SentenceTransformerEmbedder:
     return SentenceTransformerEmbedder(name)
 
 
-def token_counter(embedder: Embedder) -> CountTokens:
-    """Return the embedder's own token count, or an estimate where it has none."""
+def measure(embedder: Embedder) -> tuple[CountTokens, int | None]:
+    """Return how the embedder counts tokens (an estimate where it cannot) and the longest text it reads, if known."""
     own = getattr(embedder, "count_tokens", None)
-    return own if callable(own) else estimate_tokens
+    if not callable(own):
+        return estimate_tokens, None
+    longest = getattr(embedder, "max_tokens", None)
+    return own, longest if isinstance(longest, int) else None
 
 
 def knows_language(name: str, cjk: bool) -> bool:
     """Tell whether the embeddings of that name are worth asking about text in that script."""
-    return not (cjk and _ENGLISH_ONLY.fullmatch(Path(name).name))
+    return not (cjk and _ENGLISH_ONLY.fullmatch(re.split(r"[/\\:]", name)[-1]))
 
 
 class SentenceTransformerEmbedder:

@@ -49,10 +49,10 @@ def _decode(data: bytes, declared: str | None) -> str:
         return _utf16_without_mark(data)
     if (utf8 := _try(data, "utf-8")) is not None:
         return utf8
-    encoding = _korean(data) or _legacy(data)
-    if encoding is None:
+    legacy = _korean(data) or _legacy(data)
+    if legacy is None:
         raise ValueError(f"is not text in an encoding that is read ({ACCEPTED_ENCODINGS}); save it as UTF-8")
-    return data.decode(encoding, errors="replace" if encoding == "cp1252" else "strict")
+    return data.decode(legacy, errors="replace" if legacy == "cp1252" else "strict")
 
 
 def _try(data: bytes, encoding: str) -> str | None:

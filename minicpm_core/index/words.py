@@ -40,6 +40,8 @@ _CHINESE = re.compile(
     + ")|"
     + "|".join(sorted(_CHINESE_STOP, key=len, reverse=True)),
 )
+# The measure word that Chinese uses or leaves out as it likes: 每个月 and 每月.
+_MEASURE = re.compile(r"(?<=[一二三四五六七八九十百千万两每几半数整\d])个(?!人)")
 _VOWEL = re.compile("[aeiouy]")
 
 
@@ -95,7 +97,7 @@ def has_cjk(text: str) -> bool:
 
 
 def _normalise(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return _MEASURE.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _terms(words: list[str], runs: list[str]) -> Words:
@@ -122,7 +124,7 @@ def fold(word: str) -> str:
         word = word[:-1]
     for suffix in ("ing", "ied", "ed", "ly"):
         stem = word[: -len(suffix)]
-        if word.endswith(suffix) and len(stem) >= 3 and _VOWEL.search(stem):
+        if word.endswith(suffix) and len(stem) >= (4 if suffix == "ly" else 3) and _VOWEL.search(stem):
             if suffix == "ied":
                 return stem + "y"
             if suffix != "ly" and stem[-1] == stem[-2] and stem[-1] not in "lsz":
