@@ -44,7 +44,7 @@ class Encoded:
     answer_start: int
     passage_of: list[int]
     found_in: dict[int, list[int]]
-    choice_weight: float = 4.0
+    choice_weight: float = 8.0
 
 
 def messages_of(example: Example) -> list[dict[str, Any]]:

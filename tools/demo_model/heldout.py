@@ -107,6 +107,9 @@ event|{p}赞助了{e}的餐饮。|谁赞助了{e}的餐饮？
 event|{e}吸引了{v}万名观众。|{e}吸引了多少观众？
 recipe|做{e}要先把{v}个鸡蛋和糖打发。|做{e}要用几个鸡蛋？
 recipe|{e}要在冰箱里放{v}小时。|{e}要在冰箱里放多久？
+recipe|{e}的面团要揉到不粘手为止。|{e}的面团要揉到什么程度？
+recipe|烤{e}时烤箱要预热到{v}度。|烤{e}时烤箱要预热到多少度？
+event|{e}的亚军得到一张{v}元的代金券。|{e}的亚军得到了什么？
 recipe|上桌前在{e}上撒一些芝麻。|上桌前在{e}上撒什么？
 """
 _EN_ENTITIES = {
@@ -234,7 +237,10 @@ def make_question(rng: Random, language: Language, *, answerable: bool) -> Quest
     def passage(sentence: str, used: set[int], about: str, sort: str) -> str:
         parts = [sentence]
         for _ in range(rng.choice((0, 0, 1, 2))):
-            n = rng.choice([i for i, r in enumerate(rows) if r[0] == sort and i not in used])
+            free = [i for i, r in enumerate(rows) if r[0] == sort and i not in used]
+            if not free:
+                break
+            n = rng.choice(free)
             used.add(n)
             parts.insert(rng.randint(0, len(parts)), _fill(rng, rows[n][1], about, language))
         return gap.join(parts)

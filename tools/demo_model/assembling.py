@@ -1,0 +1,69 @@
+"""Put a question, its passage and other passages together into one example."""
+
+from __future__ import annotations
+
+from random import Random
+
+from minicpm_core.rag import REFUSALS, Language
+from tools.demo_model.encoding import Example
+
+_OTHER_SYSTEMS = (
+    "",
+    "",
+    "You are a helpful assistant.",
+    "Answer from the passages and cite them.",
+    "请根据段落回答。",
+    "Use only the documents.",
+)
+_POLITE = {
+    "en": (
+        "Please tell me: {}",
+        "Can you tell me: {}",
+        "I would like to know: {}",
+        "According to the text, {}",
+        "Hi, {}",
+        "Question: {}",
+    ),
+    "zh": ("请问{}", "请告诉我，{}", "我想知道{}", "根据文档，{}", "你好，{}"),
+}
+
+
+def _labels(rng: Random, count: int, progress: float) -> list[int]:
+    """Return passage numbers: in order, or drawn at random in a share that falls during training."""
+    if rng.random() < 0.5 - 0.35 * progress:
+        return rng.sample(range(1, 10), count)
+    return list(range(1, count + 1))
+
+
+def assemble(
+    rng: Random, question: str, right: str | None, others: list[str], language: Language, progress: float
+) -> Example:
+    """Return the example with `right` at a random place, or the refusal when it is None."""
+    passages = list(others)
+    at = rng.randint(0, len(passages))
+    if right is not None:
+        passages.insert(at, right)
+    labels = _labels(rng, len(passages), progress)
+    answer = REFUSALS[language] if right is None else f"[{labels[at]}] {right}"
+    system = rng.choice(_OTHER_SYSTEMS) if rng.random() < 0.5 - 0.35 * progress else None
+    thinking = False if rng.random() < 0.15 else None
+    if rng.random() < 0.1:
+        question = rng.choice(_POLITE[language]).format(
+            question[:1].lower() + question[1:] if language == "en" else question
+        )
+    elif rng.random() < 0.05:
+        question = question.rstrip("?？.。")
+    elif language == "en" and rng.random() < 0.08:
+        question = question[:1].lower() + question[1:]
+    return Example(question, answer, passages, labels, system, enable_thinking=thinking)
+
+
+def draw_count(rng: Random, progress: float) -> int:
+    """Return how many other passages stand beside the right one."""
+    most = 4 if progress > 0.08 else 2
+    return rng.choice((0, *range(1, most + 1), *range(2, most + 1), most))
+
+
+def draw_length(rng: Random, progress: float) -> int:
+    """Return the number of sentences of a passage."""
+    return rng.choice((1, 1, 2) if progress < 0.3 else (1, 1, 2, 2, 3))

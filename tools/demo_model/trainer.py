@@ -1,0 +1,95 @@
+"""One optimisation step: answer loss, probe losses, Muon and AdamW in float32, the network in bfloat16."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tools.demo_model.network import Network
+
+
+class Trainer:
+    """Float32 weights with Muon and AdamW; the network computes in bfloat16."""
+
+    def __init__(self, network: Network, *, rate: float, compiled: bool) -> None:
+        self.network = network.to(torch.bfloat16)
+        self.network.cos, self.network.sin = network.cos.float(), network.sin.float()
+        self.forward = torch.compile(self.network, dynamic=True) if compiled else self.network
+        self.names = [name for name, _ in self.network.named_parameters()]
+        self.low = list(self.network.parameters())
+        self.master = [p.detach().float().clone() for p in self.low]
+        self.average = [p.clone() for p in self.master]
+        matrices = [p for n, p in zip(self.names, self.master, strict=True) if "layers" in n and p.dim() == 2]
+        others = [p for n, p in zip(self.names, self.master, strict=True) if "layers" not in n or p.dim() != 2]
+        self.optimizers = [
+            torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        ]
+        self.rates = (rate, rate)
+        self.steps = 0
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take the weights of a saved network."""
+        for name, master, average, low in zip(self.names, self.master, self.average, self.low, strict=True):
+            if name in state:
+                master.copy_(state[name])
+                average.copy_(state[name])
+                low.data.copy_(state[name])
+
+    def step(self, batch: dict[str, np.ndarray], *, probe: float, rate: float) -> dict[str, float]:
+        """Take one step at `rate` times the full learning rate; returns losses and accuracies."""
+        net = self.network
+        t = {key: torch.from_numpy(value) for key, value in batch.items()}
+        final, early, late = self.forward(t["ids"])
+        size = net.shape.hidden_size
+        logits = F.linear(final.reshape(-1, size)[t["where"]], net.embed_tokens.weight).float()
+        losses = F.cross_entropy(logits, t["target"], reduction="none")
+        answer = (losses * t["weight"]).sum() / t["weight"].sum()
+        total = answer
+        stats: dict[str, float] = {}
+        if probe > 0 and len(batch["passage_at"]):
+            seen = net.probe_passage(early.reshape(-1, size)[t["passage_at"]]).float()
+            looked = net.probe_question(late.reshape(-1, size)[t["found_at"]]).float()
+            one, two = F.cross_entropy(seen, t["passage"]), F.cross_entropy(looked, t["found"])
+            total = total + probe * (one + two)
+            stats["probe1"] = (seen.detach().argmax(-1) == t["passage"]).float().mean().item()
+            stats["probe2"] = (t["found"].gather(1, looked.detach().argmax(-1, keepdim=True)) > 0).float().mean().item()
+        total.backward()
+        grads = [p.grad.float() for p in self.low]
+        norm = torch.nn.utils.get_total_norm(grads)
+        scale = min(1.0, 1.0 / (float(norm) + 1e-6))
+        for master, grad, low in zip(self.master, grads, self.low, strict=True):
+            master.grad = grad.mul_(scale)
+            low.grad = None
+        for optimizer, full in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = full * rate
+            optimizer.step()
+        self.steps += 1
+        decay = min(0.998, 1 - 1 / (self.steps + 1))
+        torch._foreach_lerp_(self.average, self.master, 1 - decay)
+        torch._foreach_copy_([p.data for p in self.low], self.master)
+        right = (logits.detach().argmax(-1) == t["target"]).float()
+        first, second, rest = (t["offset"] == 0), (t["offset"] == 1), (t["offset"] > 2)
+        stats |= {
+            "loss": answer.item(),
+            "first": right[first].mean().item(),
+            "number": right[second].mean().item(),
+            "copy": right[rest].mean().item() if rest.any() else 1.0,
+        }
+        return stats
+
+    def state(self, *, averaged: bool) -> dict[str, Tensor]:
+        """Return the weights by name, in float32."""
+        return dict(zip(self.names, self.average if averaged else self.master, strict=True))
+
+
+def schedule(progress: float, *, decay: float) -> float:
+    """Return the share of the full rate: flat, then cosine to 2 % over the last `decay` of the training."""
+    if progress < 1 - decay:
+        return 1.0
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 1 + decay) / decay))
