@@ -79,7 +79,7 @@ class LlamaIndexEmbedder:
 
     def __init__(self, embedding: BaseEmbedding) -> None:
         self.embedding = embedding
-        self.name = f"{embedding.class_name()}:{embedding.model_name}"
+        self.name = f"{type(embedding).__name__}:{embedding.model_name}"
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text."""

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import llama_index.core
 from llama_index.core import Settings
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -207,10 +206,7 @@ class RagSteps:
 
 
 def _estimate_tokens(messages: list[dict[str, str]]) -> int:
-    """Return the length of messages in tokens of the tokenizer that was set for LlamaIndex, or else a guess."""
     text = "\n".join(message["content"] for message in messages)
-    if (tokenizer := llama_index.core.global_tokenizer) is not None:
-        return len(tokenizer(text))
     return int(len(text) / _CHARS_PER_TOKEN[detect_language(text)])
 
 
