@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 DEMO = Path(__file__).parent / "demo"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+_LAYER = re.compile(r"model\.(?:language_model\.)?layers\.(\d+)\.")
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja"]
 
@@ -166,11 +166,12 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
 
     family, folder = checkpoint.family, checkpoint.folder
     config = family.translate(checkpoint.config)
-    register_activation(config.hidden_act)
+    text_config = config.get_text_config()
+    register_activation(text_config.hidden_act)
     stored = stored_quantization(checkpoint.config)
-    quantized = quantization_config or stored
+    quantized = stored or quantization_config
     if stored:
-        config.quantization_config = stored
+        config.quantization_config, quantization_config = stored, None
     if notice := family.notice(checkpoint.config):
         logger.warning("%s: %s", checkpoint.name, notice)
     model_class, arrange = getattr(transformers, family.model_class), family.arrange
@@ -183,7 +184,7 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
         arranged = dict(arrange(tensors))
         if config.tie_word_embeddings:
             arranged.pop("lm_head.weight", None)  # some store the copy
-        refuse_other_sizes(arranged, config)
+        refuse_other_sizes(arranged, text_config)
         try:
             with _quiet():
                 # No folder is given: transformers would look for adapters and for generation code in it.
@@ -210,7 +211,7 @@ def refuse_other_sizes(tensors: Mapping[str, StoredTensor], config: Any) -> None
     layers = 1 + max((int(m[1]) for name in tensors if (m := _LAYER.match(name))), default=-1)
     if layers != config.num_hidden_layers:
         raise ValueError(f"num_hidden_layers in config.json is {config.num_hidden_layers}, and the files hold {layers}")
-    embedding = tensors.get("model.embed_tokens.weight")
+    embedding = tensors.get("model.embed_tokens.weight") or tensors.get("model.language_model.embed_tokens.weight")
     expected = (config.vocab_size, config.hidden_size)
     if embedding and embedding.shape != expected:
         raise ValueError(f"the embedding in the files has the shape {embedding.shape}; config.json says {expected}")

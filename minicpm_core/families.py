@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from minicpm_core import experts, translation, weights
@@ -141,6 +142,23 @@ def _seeing(version: str, covers: str, translate: Callable[[Json], Any], model_c
         "vision": Vision(),
     }
     return Family(covers=covers, translate=translate, model_class=model_class, **(row | more))
+
+
+def _native(name: str, covers: str, model_type: str, class_prefix: str) -> Family:
+    """Return the row of a vision family whose whole model is a class of transformers."""
+    return Family(
+        name=name,
+        covers=covers,
+        recognise=lambda config, template: _is(config, model_type),
+        translate=partial(configs.to_native, f"{class_prefix}Config"),
+        model_class=f"{class_prefix}ForConditionalGeneration",
+        sampling=Sampling(temperature=0.7, top_p=1.0, top_k=0, repetition_penalty=1.0, max_new_tokens=2048),
+        chat_template=CHATML_TEMPLATE,
+        add_bos=False,
+        stop_tokens=_QWEN_STOPS,
+        thinking=True,
+        vision=Vision(module="minicpm_core.vision.native"),
+    )
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -295,6 +313,9 @@ FAMILIES: tuple[Family, ...] = (
         stop_tokens=_QWEN_STOPS,
         thinking=True,
     ),
+    _native("minicpm-v-4.6", "MiniCPM-V 4.6", "minicpmv4_6", "MiniCPMV4_6"),
+    _native("minicpm-v-4.7", "MiniCPM-V 4.7", "minicpmv4_7", "MiniCPMV4_7"),
+    _native("minicpm-ocr", "MiniCPM-OCR", "minicpm_ocr", "MiniCPMOcr"),
 )
 
 UNSUPPORTED: tuple[Unsupported, ...] = (
@@ -309,11 +330,6 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         recognise=lambda config: _is(config, "omnilmm"),
         reason="its EVA-02 vision tower exists in no class of transformers; "
         "use openbmb/MiniCPM-V-4.6, which is smaller and newer",
-    ),
-    Unsupported(
-        covers="MiniCPM-V and MiniCPM-o",
-        recognise=lambda config: _is(config, "minicpmv", "minicpmo", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr"),
-        reason="this version loads text models only; use a text model such as openbmb/MiniCPM5-1B",
     ),
 )
 """Looked at after FAMILIES, so that a new row there takes a kind of checkpoint out of here."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from minicpm_core.checkpoints import Checkpoint, open_checkpoint
 from minicpm_core.files import read_header
 from minicpm_core.published import PublishedModel
-from minicpm_core.quantization import UNQUANTIZED, choose_quantization
+from minicpm_core.quantization import UNQUANTIZED, choose_quantization, stored_kind
 
 RUNTIME_BYTES = int(0.45 * 2**30)
 """Python with torch and transformers imported."""
@@ -88,9 +88,12 @@ def plan_checkpoint(
     bytes_per_value: float = 2.0,
 ) -> MemoryPlan:
     """Do the same for an open checkpoint; `bytes_per_value` is that of the dtype the model runs in."""
-    config = checkpoint.family.translate(checkpoint.config)
-    chosen = choose_quantization(quantization, weight_bytes=sum(f.stat().st_size for f in checkpoint.weight_files))
-    weights = _weight_bytes(checkpoint, _BYTES_PER_WEIGHT[chosen] if chosen else bytes_per_value, bytes_per_value)
+    config = checkpoint.family.translate(checkpoint.config).get_text_config()
+    size = sum(f.stat().st_size for f in checkpoint.weight_files)
+    stored = stored_kind(checkpoint.config)
+    chosen = choose_quantization(quantization, weight_bytes=size, stored=stored)
+    per_weight = _BYTES_PER_WEIGHT[chosen] if chosen else bytes_per_value
+    weights = size if stored else _weight_bytes(checkpoint, per_weight, bytes_per_value)
     limit = parse_bytes(memory_limit) if memory_limit is not None else None
     return plan_config(config, weights, chosen, context_window, limit, bytes_per_value=bytes_per_value)
 
@@ -182,10 +185,15 @@ def _kv_bytes(config: Any, bytes_per_value: float) -> int:
         expanded = config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
         return int((latent + expanded) * bytes_per_value)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * bytes_per_value)
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    layers = sum(kind != "linear_attention" for kind in kinds)  # those keep a state that does not grow
+    return int(2 * layers * config.num_key_value_heads * head_dim * bytes_per_value)
 
 
 def _activation_bytes(config: Any, bytes_per_value: float) -> int:
     """Return the peak of one prefill pass: the MLP's three products, the residual stream, and one row of logits."""
-    tokens = PREFILL_CHUNK * (3 * config.intermediate_size + 6 * config.hidden_size) * bytes_per_value
+    intermediate = getattr(config, "intermediate_size", None) or (
+        config.shared_expert_intermediate_size + config.num_experts_per_tok * config.moe_intermediate_size
+    )
+    tokens = PREFILL_CHUNK * (3 * intermediate + 6 * config.hidden_size) * bytes_per_value
     return int(tokens + config.vocab_size * 4 * 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from minicpm_core import translation
@@ -78,3 +79,41 @@ def _qwen_values(config: Json) -> dict[str, Any]:
         window = {key: config[key] for key in ("sliding_window", "max_window_layers") if key in config}
         values |= {"use_sliding_window": True} | window
     return values
+
+
+_ROPE = ("rope_theta", "rope_scaling", "partial_rotary_factor", "full_attention_interval")
+"""Keys of the language model that its class accepts without declaring them."""
+
+
+def to_native(class_name: str, config: Json) -> Any:
+    """Return the config of a class of transformers that has language model and tower in one.
+
+    Only what the classes declare is taken over: other keys may name files to open or kernels to download.
+    """
+    import transformers
+
+    config_class = getattr(transformers, class_name, None)
+    if config_class is None:
+        raise ImportError(f'{class_name} needs a newer transformers: pip install "transformers>=5.23"')
+    text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
+    if not isinstance(text, Mapping) or not isinstance(vision, Mapping):
+        raise ValueError("text_config and vision_config in config.json must be objects")
+    mixture = text.get("model_type") == "qwen3_5_moe_text"
+    text_class = transformers.Qwen3_5MoeTextConfig if mixture else transformers.Qwen3_5TextConfig
+    vision_class = config_class.sub_configs_defaults["vision_config"]
+    vision_class = getattr(vision_class, "config_class", vision_class)
+    try:
+        language = text_class(**_declared(text_class, text), **{key: text[key] for key in _ROPE if key in text})
+        sight = vision_class(**_declared(vision_class, vision))
+        whole = _declared(config_class, config) | {"text_config": language, "vision_config": sight}
+        return config_class(**whole)
+    except Exception as error:  # the strict dataclasses of transformers raise several kinds
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"config.json is not accepted by {class_name}: {reason}") from error
+
+
+def _declared(config_class: Any, values: Json) -> dict[str, Any]:
+    from transformers import PreTrainedConfig
+
+    names = {field.name for field in fields(config_class)} - {field.name for field in fields(PreTrainedConfig)}
+    return {key: value for key, value in values.items() if key in names and value is not None}

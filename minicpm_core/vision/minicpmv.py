@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.files import has_file, read_json
-from minicpm_core.vision import Vision
 from minicpm_core.vision.prompt import Markers, Picture
 from minicpm_core.vision.slicing import SliceRule, slice_image
 from minicpm_core.weights import Tensors
@@ -28,47 +27,45 @@ _VIEW = 448
 
 @dataclass(frozen=True)
 class SliceReader:
-    """Cuts pictures as a checkpoint's own files say."""
+    """Cuts pictures as a checkpoint's own files say.
+
+    Args:
+        rule: the numbers of the cutting.
+        markers: the texts of the placeholder tokens.
+        queries: tokens per view; None where it is one for each merged square of patches.
+        numbered: the prompt tells a picture's number.
+        nested: see `Vision.nested_slices`.
+        view: side in pixels of the only view of a family that does not cut, None where it does.
+    """
 
     rule: SliceRule
     markers: Markers
-    queries: int
-    vision: Vision
+    queries: int | None
     numbered: bool
-    view: int = _VIEW
-
-    @classmethod
-    def open(cls, checkpoint: Checkpoint) -> SliceReader:
-        """Return the reader of a checkpoint."""
-        vision = checkpoint.family.vision
-        assert vision is not None
-        config, preprocessor = checkpoint.config, read_preprocessor(checkpoint.folder)
-        queries = config.get("query_num") or preprocessor.get("image_feature_size") or _QUERIES
-        numbered = preprocessor.get("use_image_id", config.get("use_image_id", True)) and not vision.nested_slices
-        return cls(
-            SliceRule.read(config, preprocessor),
-            Markers.read(preprocessor),
-            int(queries),
-            vision,
-            bool(numbered),
-            int(config.get("image_size") or _VIEW),
-        )
+    nested: bool = False
+    view: int | None = None
 
     def read(self, image: Image, number: int) -> Picture:
         """Cut the picture and write its placeholder; the views are uint8 arrays, [height, width, 3]."""
         import numpy as np
+        from PIL.Image import Resampling
 
-        if self.vision.sliced:
-            views, grid = slice_image(image, self.rule)
+        if self.view:
+            views, grid = [image.resize((self.view, self.view), resample=Resampling.BICUBIC)], None
         else:
-            views, grid = [image.resize((self.view, self.view), resample=3)], None  # 3: bicubic
+            views, grid = slice_image(image, self.rule)
         text = self.markers.write(
-            [self.queries] * len(views),
+            [self.count_tokens(view) for view in views],
             grid[0] if grid else 1,
             number=number if self.numbered else None,
-            nested=self.vision.nested_slices,
+            nested=self.nested,
         )
         return Picture(text, tuple(np.asarray(view) for view in views))
+
+    def count_tokens(self, view: Image) -> int:
+        """Return the feature tokens of a view."""
+        unit = self.rule.patch * self.rule.merge
+        return self.queries or (view.width // unit) * (view.height // unit)
 
 
 def read_preprocessor(folder: Path) -> Mapping[str, Any]:
@@ -84,7 +81,18 @@ def language_part(tensors: Tensors) -> Tensors:
 
 def load_pictures(checkpoint: Checkpoint) -> SliceReader:
     """Return what makes pictures ready for this checkpoint; needs no weights."""
-    return SliceReader.open(checkpoint)
+    vision, config = checkpoint.family.vision, checkpoint.config
+    assert vision is not None
+    preprocessor = read_preprocessor(checkpoint.folder)
+    queries = config.get("query_num") or preprocessor.get("image_feature_size") or _QUERIES
+    return SliceReader(
+        SliceRule.read(config, preprocessor),
+        Markers.read(preprocessor),
+        int(queries),
+        numbered=bool(preprocessor.get("use_image_id", config.get("use_image_id", True))) and not vision.nested_slices,
+        nested=vision.nested_slices,
+        view=None if vision.sliced else int(config.get("image_size") or _VIEW),
+    )
 
 
 def load_model(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_config: Any = None) -> Any:

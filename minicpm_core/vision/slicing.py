@@ -1,4 +1,4 @@
-"""How MiniCPM-V 2.0 to 4.5 cut a picture: one small view of the whole, and tiles where it is large.
+"""How MiniCPM-V cuts a picture, from 2.0 on: one small view of the whole, and tiles where it is large.
 
 Guo et al. 2024 (LLaVA-UHD), section 3.1, with the rounding of the official image processor: the pixels are equal.
 """
@@ -24,25 +24,30 @@ class SliceRule:
     Args:
         max_slices: most tiles beside the whole view; 1 means that nothing is cut.
         resolution: side in pixels of a square with the area that a view or tile should have.
-        patch: side in pixels of the tower's patches; every view is a multiple of it.
+        patch: side in pixels of the tower's patches.
+        merge: patches per side that become one token; every view is a multiple of patch * merge.
+        upsize: pictures smaller than resolution² are enlarged.
     """
 
     max_slices: int = 9
     resolution: int = 448
     patch: int = 14
+    merge: int = 1
+    upsize: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name in ("max_slices", "resolution", "patch", "merge"):
+            value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= 65536:
                 raise ValueError(f"{name} of the picture slicing is {value!r}; a whole number of 1 to 65536 is needed")
 
     @classmethod
-    def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> SliceRule:
+    def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], **more: Any) -> SliceRule:
         """Return the rule of a checkpoint: preprocessor_config.json first, then config.json, then the defaults."""
         given = dict(config) | dict(config.get("slice_config") or {}) | dict(preprocessor)
         values = {"max_slices": "max_slice_nums", "resolution": "scale_resolution", "patch": "patch_size"}
         rule = {name: given[key] for name, key in values.items() if given.get(key) is not None}
-        return cls(**rule if given.get("slice_mode", True) else rule | {"max_slices": 1})
+        return cls(**rule | more if given.get("slice_mode", True) else rule | more | {"max_slices": 1})
 
 
 def choose_grid(size: Size, rule: SliceRule) -> Size | None:
@@ -54,6 +59,8 @@ def choose_grid(size: Size, rule: SliceRule) -> Size | None:
     counts = [n for n in (multiple - 1, multiple, multiple + 1) if 1 < n <= rule.max_slices]
     grids = [(columns, n // columns) for n in counts for columns in range(1, n + 1) if n % columns == 0]
     log_ratio = math.log(width / height)
+    if rule.merge > 1:  # the newer processor prefers more rows where two grids fit equally well
+        grids.sort(key=lambda grid: -grid[1])
     return min(grids, key=lambda grid: abs(log_ratio - math.log(grid[0] / grid[1])))
 
 
@@ -62,7 +69,7 @@ def slice_image(image: Image, rule: SliceRule) -> tuple[list[Image], Size | None
     from PIL.Image import Resampling
 
     grid = choose_grid(image.size, rule)
-    view = image.resize(_fit(image.size, rule, upscale=grid is None), resample=Resampling.BICUBIC)
+    view = image.resize(_fit(image.size, rule, upscale=grid is None and rule.upsize), resample=Resampling.BICUBIC)
     if grid is None:
         return [view], None
     columns, rows = grid
@@ -79,7 +86,7 @@ def _fit(size: tuple[float, float], rule: SliceRule, *, upscale: bool) -> Size:
         ratio = width / height
         height = int(rule.resolution / math.sqrt(ratio))
         width = int(height * ratio)
-    return _align(width, rule.patch), _align(height, rule.patch)
+    return _align(width, rule.patch * rule.merge), _align(height, rule.patch * rule.merge)
 
 
 def _align(length: float, unit: int) -> int:
