@@ -123,9 +123,10 @@ class RagSteps:
         if self.settings.follow_up == "history":
             return search_query(question, history)
         prompt = self._prompt(condense_messages(question, history, self.settings))
-        return (
+        rewritten: Runnable[Any, str] = (
             RunnableLambda(lambda _: prompt) | self.llm | RunnableLambda(lambda said: _text(said).strip() or question)
         )
+        return rewritten
 
     def search(self, state: Mapping[str, Any]) -> list[Document]:
         """Return the passages that are shown to the model, best first."""

@@ -43,7 +43,7 @@ class TestChatMiniCPMIntegration(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": str(self.toy), "seed": 0}
+        return {"model": str(self.toy), "seed": 0, "max_tokens": 16}
 
     @property
     def model_override_value(self) -> str:
