@@ -19,7 +19,8 @@ class Sampler:
         self._top_p = 1.0 if sampling.top_p is None else sampling.top_p
         self._top_k = sampling.top_k or 0
         self._penalty = sampling.repetition_penalty or 1.0
-        self._seen = set(prompt_ids)
+        self._prompt_ids = prompt_ids
+        self._seen: Any = None  # [vocabulary], which tokens occurred
         self._random = torch.Generator()  # on the CPU, so that a seed gives the same draws on every device
         if sampling.seed is None:
             self._random.seed()
@@ -31,13 +32,14 @@ class Sampler:
         import torch
 
         logits = logits.float()
-        if self._penalty != 1.0 and self._seen:
-            seen = torch.tensor(sorted(self._seen), device=logits.device)
-            values = logits[seen]
-            logits = logits.clone()
-            logits[seen] = torch.where(values > 0, values / self._penalty, values * self._penalty)
-        token = self._choose(logits)
-        self._seen.add(token)
+        if self._penalty == 1.0:
+            return self._choose(logits)
+        if self._seen is None:
+            self._seen = torch.zeros(logits.numel(), dtype=torch.bool, device=logits.device)
+            self._seen[self._prompt_ids] = True
+        penalised = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
+        token = self._choose(torch.where(self._seen, penalised, logits))
+        self._seen[token] = True
         return token
 
     def _choose(self, logits: Any) -> int:

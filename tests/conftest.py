@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for models this small, threads wait more than they work
 os.environ["ANONYMIZED_TELEMETRY"] = "False"
 
 from tests.toy import write_llama
