@@ -10,6 +10,9 @@ Quantization = Literal["int4", "int8", "none", "auto"]
 _AUTO_BYTES = 1_000_000_000
 """Weights above this size are loaded in int4 by "auto"."""
 
+_INT4_MULTIPLES = (32, 64)
+"""Of outputs and inputs: the CPU kernel's block, and the block of weights that share a scale."""
+
 UNQUANTIZED = ("lm_head", "embed_tokens", "vpm", "vision_tower", "resampler", "merger")
 """Modules that stay in 16 bit; norms are no linear layers and stay anyway."""
 
@@ -34,13 +37,24 @@ _STORED_KEYS = frozenset(
 _DERIVED_KEYS = frozenset({"_load_in_4bit", "_load_in_8bit", "quant_method"})
 
 
-def choose_quantization(quantization: str | None, *, weight_bytes: int) -> Literal["int4", "int8"] | None:
+def choose_quantization(
+    quantization: str | None, *, weight_bytes: int, stored: Literal["int4", "int8"] | None = None
+) -> Literal["int4", "int8"] | None:
     """Return what `quantization` stands for: None and "none" keep the weights, "auto" takes int4 for large ones.
 
+    Args:
+        quantization: the argument of `load`.
+        weight_bytes: size of the weight files.
+        stored: how the weights are quantised already (`stored_kind`); they stay so.
+
     Raises:
-        ValueError: another value.
+        ValueError: another value, or one that the stored weights do not have.
         ImportError: int4 or int8 was asked for and bitsandbytes is not installed.
     """
+    if stored and quantization in (None, "auto", stored):
+        return stored
+    if stored and quantization in ("none", "int4", "int8"):
+        raise ValueError(f'the weights are stored in {stored}; quantization={quantization!r} needs unquantised ones')
     if quantization in (None, "none"):
         return None
     installed = importlib.util.find_spec("bitsandbytes") is not None
@@ -68,8 +82,22 @@ def bitsandbytes_config(quantization: Literal["int4", "int8"], *, compute_dtype:
     )
 
 
-def stored_quantization(config: Mapping[str, Any]) -> Any:
-    """Return the transformers config of weights that are already quantised, None where they are not.
+def unsuitable_modules(tensors: Mapping[str, Any], quantization_config: Any) -> list[str]:
+    """Return the linear layers whose shapes bitsandbytes cannot compute with on every device; they stay in 16 bit.
+
+    Args:
+        tensors: name -> something with a `shape`; names end in ".weight".
+        quantization_config: what `bitsandbytes_config` returned.
+    """
+    weights = {name.removesuffix(".weight"): t.shape for name, t in tensors.items() if name.endswith(".weight")}
+    if quantization_config.load_in_8bit:  # its input there has four dimensions, of which bitsandbytes takes three
+        return [name for name in weights if name.endswith("kv_b_proj")]
+    rows, columns = _INT4_MULTIPLES
+    return [name for name, shape in weights.items() if len(shape) == 2 and (shape[0] % rows or shape[1] % columns)]
+
+
+def stored_kind(config: Mapping[str, Any]) -> Literal["int4", "int8"] | None:
+    """Return how the checkpoint's weights are quantised already, None where they are not.
 
     Raises:
         ValueError: by a method whose weights cannot be computed with here.
@@ -78,16 +106,32 @@ def stored_quantization(config: Mapping[str, Any]) -> Any:
     stored = config.get("quantization_config")
     if not stored:
         return None
-    method = stored.get("quant_method") if isinstance(stored, Mapping) else stored
-    if method not in ("bitsandbytes", None) or not isinstance(stored, Mapping):
+    if not isinstance(stored, Mapping):
+        raise ValueError(f"quantization_config in config.json is a {type(stored).__name__}; an object is needed")
+    four, eight = (bool(stored.get(f"load_in_{bits}bit")) for bits in (4, 8))
+    method = stored.get("quant_method") or ("bitsandbytes" if four or eight else "an unnamed method")
+    if method != "bitsandbytes":
         raise ValueError(
-            f"the weights are quantised with {method}, for which there is no kernel here; "
-            'load the unquantised checkpoint with quantization="int4", or a bitsandbytes or GGUF one'
+            f"the weights are quantised with {method}, for which there is no kernel here; what works: the unquantised "
+            'checkpoint with quantization="int4", or one quantised with bitsandbytes'
         )
+    if four == eight:
+        raise ValueError("quantization_config in config.json must have one of load_in_4bit and load_in_8bit")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ImportError('this checkpoint is quantised with bitsandbytes: pip install "minicpm-integrations[int4]"')
+    return "int4" if four else "int8"
+
+
+def stored_quantization(config: Mapping[str, Any]) -> Any:
+    """Return the transformers config of weights that are already quantised, None where they are not."""
+    if stored_kind(config) is None:
+        return None
     from transformers import BitsAndBytesConfig
 
+    stored = config["quantization_config"]
     if unknown := set(stored) - _STORED_KEYS:
         raise ValueError(f"quantization_config in config.json has unknown keys: {', '.join(sorted(unknown))}")
-    return BitsAndBytesConfig(**{key: value for key, value in stored.items() if key in _STORED_KEYS - _DERIVED_KEYS})
+    try:
+        return BitsAndBytesConfig(**{key: value for key, value in stored.items() if key not in _DERIVED_KEYS})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"quantization_config in config.json cannot be used: {error}") from error
