@@ -34,6 +34,8 @@ class MiniCPMEmbedding(BaseEmbedding):
     @model_validator(mode="before")
     @classmethod
     def _check_names(cls, values: Any) -> Any:
+        if isinstance(values, cls):  # a field of another model holds a ready one
+            return values
         if unknown := [name for name in values if name not in cls.model_fields]:
             accepted = ", ".join(sorted(cls.model_fields))
             raise ValueError(f"unknown arguments: {', '.join(unknown)}; accepted: {accepted}")

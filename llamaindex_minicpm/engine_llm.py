@@ -97,6 +97,8 @@ class EngineLLM(LLM):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, values: Any) -> Any:
+        if isinstance(values, cls):  # a field of another model holds a ready one
+            return values
         if unknown := [name for name in values if name not in cls.model_fields]:
             accepted = ", ".join(sorted(cls.model_fields))
             raise ValueError(f"unknown arguments: {', '.join(unknown)}; accepted: {accepted}")

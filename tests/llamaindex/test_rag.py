@@ -34,6 +34,7 @@ from llamaindex_minicpm import (
     create_query_engine,
     load_index,
 )
+from llamaindex_minicpm.embeddings import LlamaIndexEmbedder
 from minicpm_core.checkpoints import DEMO
 from minicpm_core.rag import REFUSALS, RagSettings, build_messages, condense_messages
 from tests.llamaindex.conftest import TEXTS, WordEmbedding
@@ -441,3 +442,17 @@ async def test_the_demo_checkpoint_answers_and_cites_in_query_and_chat(tmp_path:
     index.close()
     assert engine.query(question) == response
     engine.steps.retriever.documents.close()
+
+
+def test_langchain_gives_the_same_answer_from_the_same_index(index_folder: Path, index: Any, toy: Path) -> None:
+    langchain = pytest.importorskip("langchain_minicpm", reason="LangChain is not installed")
+    pytest.importorskip("langchain_chroma", reason="LangChain's Chroma is not installed")
+    options: dict[str, Any] = {"model": toy, "temperature": 0, "max_tokens": 24, "context_window": 300}
+    store = langchain.load_index(index_folder, embeddings=LlamaIndexEmbedder(WordEmbedding()))
+    for question in (QUESTION, "台灯的保修期是多久？"):
+        theirs = langchain.create_rag_chain(langchain.ChatMiniCPM(**options), store).invoke(question)
+        ours = create_query_engine(index, MiniCPM(**options)).query(question)
+        assert ours.response == theirs["answer"]
+        assert [node.node.node_id for node in ours.source_nodes] == [document.id for document in theirs["context"]]
+        assert ours.metadata == {"citations": theirs["citations"]}
+    store.index.close()

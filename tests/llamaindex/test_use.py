@@ -9,6 +9,7 @@ from pathlib import Path
 import llama_index.core
 import pytest
 from llama_index.core import Settings
+from llama_index.core.bridge.pydantic import BaseModel
 from llama_index.core.embeddings import MockEmbedding
 from llama_index.core.node_parser import SentenceSplitter
 
@@ -63,6 +64,17 @@ def test_public_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'MiniCPMRerankX'"):
         _ = llamaindex_minicpm.MiniCPMRerankX
     assert (Path(llamaindex_minicpm.__file__).parent / "py.typed").is_file()
+
+
+def test_instances_fit_into_fields_of_other_models() -> None:
+    class Pipeline(BaseModel):
+        llm: MiniCPM
+        embedding: MiniCPMEmbedding
+
+    llm, embedding = MiniCPM(model="demo", seed=3), MiniCPMEmbedding(model="demo")
+    pipeline = Pipeline(llm=llm, embedding=embedding)
+    assert (pipeline.llm, pipeline.embedding) == (llm, embedding)
+    assert Pipeline(llm={"model": "demo", "seed": 3}, embedding={"model": "demo"}).llm.seed == 3
 
 
 def test_use_minicpm_sets_everything_without_a_key(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
