@@ -14,7 +14,7 @@ from typing import Any
 from minicpm_core.activations import register_activation
 from minicpm_core.families import Family, find_family
 from minicpm_core.files import check_tokenizer, find_weight_files, has_file, read_json, read_text
-from minicpm_core.quantization import stored_quantization
+from minicpm_core.quantization import stored_quantization, unsuitable_modules
 from minicpm_core.weights import StoredTensor, open_tensors
 
 logger = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
     stored = stored_quantization(checkpoint.config)
     quantized = stored or quantization_config
     if stored:
-        config.quantization_config, quantization_config = stored, None
+        config.quantization_config, quantization_config = stored.to_dict(), None
     if notice := family.notice(checkpoint.config):
         logger.warning("%s: %s", checkpoint.name, notice)
     model_class, arrange = getattr(transformers, family.model_class), family.arrange
@@ -185,6 +185,8 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
         if config.tie_word_embeddings:
             arranged.pop("lm_head.weight", None)  # some store the copy
         refuse_other_sizes(arranged, text_config)
+        if quantization_config:
+            quantization_config.llm_int8_skip_modules += unsuitable_modules(arranged, quantization_config)
         try:
             with _quiet():
                 # No folder is given: transformers would look for adapters and for generation code in it.

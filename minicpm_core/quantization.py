@@ -54,7 +54,7 @@ def choose_quantization(
     if stored and quantization in (None, "auto", stored):
         return stored
     if stored and quantization in ("none", "int4", "int8"):
-        raise ValueError(f'the weights are stored in {stored}; quantization={quantization!r} needs unquantised ones')
+        raise ValueError(f"the weights are stored in {stored}; quantization={quantization!r} needs unquantised ones")
     if quantization in (None, "none"):
         return None
     installed = importlib.util.find_spec("bitsandbytes") is not None

@@ -1,0 +1,104 @@
+"""int4 and int8 for every family, made while loading and stored; other methods are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minicpm_core
+from minicpm_core.memory import plan
+from tests.toy_families import CONFIGS, write_family
+
+pytest.importorskip("bitsandbytes")
+
+IDS = [[0, 30, 41, 52, 63, 30, 7, 99, 120, 31, 12, 44]]
+SIXTEEN_BIT = ("lm_head", "embed_tokens", "norm", "router")
+
+
+def logits_of(engine: minicpm_core.Engine) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        return engine.model(input_ids=torch.tensor(IDS)).logits.float()
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_int4_makes_the_layers_small_and_leaves_the_rest(family: str, tmp_path: Path) -> None:
+    import torch
+
+    folder = write_family(tmp_path, family, intermediate_size=128)
+    with minicpm_core.load(folder, dtype="float32") as engine:
+        plain, expected = engine.model.get_memory_footprint(), logits_of(engine)
+    with minicpm_core.load(folder, dtype="float32", quantization="int4") as engine:
+        kinds = {name: parameter.dtype for name, parameter in engine.model.named_parameters()}
+        for name, dtype in kinds.items():
+            if any(part in name for part in SIXTEEN_BIT):
+                assert dtype is torch.float32, name
+        quantised = {name for name, dtype in kinds.items() if dtype is torch.uint8}
+        assert any("self_attn" in name for name in quantised)
+        assert any("down" in name for name in quantised)
+        assert any("gate_up" in name or "up_proj" in name for name in quantised)
+        assert engine.model.get_memory_footprint() < 0.75 * plain
+        assert torch.nn.functional.cosine_similarity(logits_of(engine), expected, dim=-1).min() > 0.8
+        answer = engine.generate(
+            [{"role": "user", "content": "Hello"}], sampling=minicpm_core.Sampling(max_new_tokens=3)
+        )
+        assert answer.usage is not None
+
+
+@pytest.mark.parametrize("family", ["minicpm", "minicpm-moe", "minicpm3"])
+@pytest.mark.parametrize("quantization", ["int4", "int8"])
+def test_stored_bitsandbytes_weights_load(family: str, quantization: str, tmp_path: Path) -> None:
+    with minicpm_core.load(
+        write_family(tmp_path / "plain", family), dtype="float32", quantization=quantization
+    ) as engine:
+        expected = logits_of(engine)
+        engine.model.save_pretrained(tmp_path / "stored")
+        engine.tokenizer.save_pretrained(tmp_path / "stored")
+    size = (tmp_path / "stored" / "model.safetensors").stat().st_size
+    assert plan(tmp_path / "stored").quantization == quantization
+    assert plan(tmp_path / "stored").weights == size
+    with minicpm_core.load(tmp_path / "stored", dtype="float32") as engine:
+        assert engine.family.name == family
+        assert (logits_of(engine) - expected).abs().max() < 0.01  # the CPU kernel packs at the first call, in bfloat16
+    other = "int8" if quantization == "int4" else "int4"
+    with pytest.raises(ValueError, match=f"the weights are stored in {quantization}"):
+        minicpm_core.load(tmp_path / "stored", quantization=other)
+
+
+def test_shapes_that_the_kernels_do_not_take_stay_as_they_are(tmp_path: Path) -> None:
+    folder = write_family(tmp_path, "minicpm", intermediate_size=96)
+    with minicpm_core.load(folder, dtype="float32", quantization="int4") as engine:
+        layer = engine.model.model.layers[0]
+        assert type(layer.mlp.down_proj).__name__ == "Linear"  # 96 inputs are no multiple of 64
+        assert type(layer.mlp.up_proj).__name__ == "Linear4bit"
+        logits_of(engine)
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        (
+            {"quant_method": "awq", "bits": 4},
+            "quantised with awq, for which there is no kernel here; what works: the unq",
+        ),
+        ({"quant_method": "gptq", "bits": 4}, 'quantised with gptq.*quantization="int4"'),
+        ({"bits": 4}, "quantised with an unnamed method"),
+        ({"quant_method": "bitsandbytes"}, "must have one of load_in_4bit and load_in_8bit"),
+        ({"load_in_4bit": True, "modules": "os.system"}, "has unknown keys: modules"),
+        (
+            {"load_in_4bit": True, "bnb_4bit_compute_dtype": "nonsense"},
+            "quantization_config in config.json cannot be used",
+        ),
+        (["awq"], "quantization_config in config.json is a list"),
+    ],
+)
+def test_other_methods_are_refused_with_what_works(stored: Any, sentence: str, tmp_path: Path) -> None:
+    folder = write_family(tmp_path, "minicpm4")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": stored}))
+    with pytest.raises(ValueError, match=sentence):
+        minicpm_core.load(folder)
