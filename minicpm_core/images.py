@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AV
 """Formats that are read; others of Pillow's start outside programs (EPS) or are never pictures of users."""
 
 ACCEPTED = "a PIL image, a file's path, bytes, a data URI or base64 text"
+_LONGEST_PATH = 4096
+_SHORTEST_PICTURE = 64
 _DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 
 
@@ -83,18 +86,14 @@ def _from_text(text: str) -> Image:
         raise ValueError(f"pictures are not downloaded: {shown}; download it yourself and give {ACCEPTED}")
     if scheme == "file":
         return _decode(_read_file(Path(url2pathname(urlsplit(text).path))), shown)
-    if len(text) < 4096 and "\n" not in text and "\0" not in text and Path(text).is_file():
+    if len(text) < _LONGEST_PATH and os.path.isfile(text):  # pathlib's raises for a name that is too long
         return _decode(_read_file(Path(text)), shown)
     try:
         return _decode(_from_base64(text), "the base64 text")
     except ValueError as error:
-        if len(text) >= 4096 or (isinstance(error.__cause__, Exception) and not _looks_like_path(text)):
+        if len(text) >= _SHORTEST_PICTURE and "." not in text:  # base64 has no dots, the name of a picture file has
             raise
-    raise FileNotFoundError(f"no picture file {shown}; accepted: {ACCEPTED}")
-
-
-def _looks_like_path(text: str) -> bool:
-    return bool(re.search(r"\.\w{2,5}$|^[~./\\]|^\w:\\", text)) or len(text) < 64
+        raise FileNotFoundError(f"no picture file {shown}; accepted: {ACCEPTED}") from error
 
 
 def _from_data_uri(text: str, shown: str) -> bytes:
@@ -135,12 +134,13 @@ def _decode(content: bytes, name: str) -> Image:
 
     content = _limited(content)
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        Image.init()
+        image = Image.open(io.BytesIO(content), formats=[kind for kind in FORMATS if kind in Image.OPEN])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} is too large a picture ({error}); the limit is {MAX_PIXELS:,} pixels") from error
     except Exception as error:
         raise ValueError(
-            f"{name} holds no picture that can be read ({len(content)} bytes); accepted formats: {', '.join(FORMATS)}"
+            f"no picture can be read from {name} ({len(content)} bytes); accepted formats: {', '.join(FORMATS)}"
         ) from error
     with image:
         return _to_rgb(image, name)

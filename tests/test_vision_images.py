@@ -1,0 +1,250 @@
+"""Every form in which a picture can be given, down to the pixel values, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicpm_core import images
+from minicpm_core.images import find_source, read_image
+from minicpm_core.messages import check_messages
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+PNG = encode(Image.fromarray(PIXELS))
+
+
+def forms(folder: Path) -> dict[str, Any]:
+    file = folder / "a picture %41.png"
+    file.write_bytes(PNG)
+    text = base64.b64encode(PNG).decode()
+    return {
+        "PIL": Image.fromarray(PIXELS),
+        "opened file": io.BytesIO(PNG),
+        "path": file,
+        "path as text": str(file),
+        "file URL": file.as_uri(),
+        "bytes": PNG,
+        "bytearray": bytearray(PNG),
+        "memoryview": memoryview(PNG),
+        "data URI": f"data:image/png;base64,{text}",
+        "data URI without type": f"DATA:;charset=utf-8;BASE64,{text}",
+        "data URI in percent": "data:image/png," + "".join(f"%{byte:02x}" for byte in PNG),
+        "base64": text,
+        "base64 in lines": "\n".join(text[i : i + 76] for i in range(0, len(text), 76)),
+        "base64 without padding": text.rstrip("="),
+        "base64 for URLs": base64.urlsafe_b64encode(PNG).decode(),
+    }
+
+
+FORMS = ["PIL", "opened file", "path", "path as text", "file URL", "bytes", "bytearray", "memoryview", "data URI"]
+FORMS += ["data URI without type", "data URI in percent", "base64", "base64 in lines", "base64 without padding"]
+
+
+@pytest.mark.parametrize("form", [*FORMS, "base64 for URLs"])
+def test_every_form_gives_the_same_pixels(form: str, tmp_path: Path) -> None:
+    source = forms(tmp_path)[form]
+    image = read_image(Image.open(source) if form == "opened file" else source)
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF", "WEBP", "JPEG"])
+def test_every_format_is_read(kind: str) -> None:
+    colour = Image.new("RGB", (20, 10), (200, 100, 50))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = np.asarray(read_image(encode(colour, kind, **options))).astype(int)
+    assert found.shape == (10, 20, 3)
+    assert np.abs(found - (200, 100, 50)).max() <= (3 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_exif_says(orientation: int) -> None:
+    corners = np.zeros((2, 3, 3), np.uint8)
+    corners[0, 0] = (255, 0, 0)  # red is upper left in the upright picture of 3 x 2 pixels
+    corners[1, 2] = (0, 0, 255)
+    stored = {
+        1: corners,
+        2: corners[:, ::-1],
+        3: corners[::-1, ::-1],
+        4: corners[::-1],
+        5: corners.transpose(1, 0, 2),
+        6: np.rot90(corners, 1),
+        7: corners.transpose(1, 0, 2)[::-1, ::-1],
+        8: np.rot90(corners, -1),
+    }[orientation]
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(np.asarray(read_image(encode(image, exif=exif))), corners)
+
+
+def first_pixel(source: Any) -> tuple[int, ...]:
+    pixel = read_image(source).getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def test_transparent_parts_become_white() -> None:
+    assert first_pixel(Image.new("RGBA", (2, 2), (255, 0, 0, 0))) == (255, 255, 255)
+    assert first_pixel(Image.new("RGBA", (2, 2), (255, 0, 0, 255))) == (255, 0, 0)
+    assert first_pixel(Image.new("RGBA", (2, 2), (0, 0, 0, 51))) == (204, 204, 204)
+    assert first_pixel(Image.new("LA", (2, 2), (0, 0))) == (255, 255, 255)
+    palette = Image.new("P", (2, 2), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert first_pixel(encode(palette)) == (10, 20, 30)
+    assert first_pixel(encode(palette, transparency=1)) == (255, 255, 255)
+    assert first_pixel(encode(Image.new("RGB", (2, 2), (1, 2, 3)), transparency=(1, 2, 3))) == (255, 255, 255)
+
+
+def test_other_modes_become_rgb() -> None:
+    assert first_pixel(Image.new("1", (2, 2), 1)) == (255, 255, 255)
+    assert first_pixel(Image.new("L", (2, 2), 77)) == (77, 77, 77)
+    assert first_pixel(Image.new("CMYK", (2, 2), (0, 255, 255, 0))) == (255, 0, 0)
+    assert first_pixel(Image.new("F", (2, 2), 99.0)) == (99, 99, 99)
+    assert first_pixel(Image.new("HSV", (2, 2), (0, 255, 255))) == (255, 0, 0)
+
+
+def test_16_bit_values_are_scaled_and_not_cut_off() -> None:
+    values = np.array([[0, 257, 32896, 65535]], np.uint16)
+    expected = [0, 1, 128, 255]
+    for source in (encode(Image.fromarray(values)), encode(Image.fromarray(values), "TIFF")):
+        assert np.asarray(read_image(source))[0, :, 0].tolist() == expected
+    assert np.asarray(read_image(Image.fromarray(values.astype(np.int32))))[0, :, 2].tolist() == expected
+
+
+def test_the_first_frame_of_several_is_taken() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    assert first_pixel(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])) == (255, 0, 0)
+
+
+def test_the_given_image_is_not_changed() -> None:
+    given = Image.new("RGB", (3, 3), (9, 9, 9))
+    read_image(given).putpixel((0, 0), (1, 1, 1))
+    assert given.getpixel((0, 0)) == (9, 9, 9)
+
+
+def header(width: int, height: int) -> bytes:
+    """Return a PNG of any size that holds no pixels."""
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", size), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )
+
+
+@pytest.mark.parametrize("side", [8_945, 9_500, 20_000, 1_000_000])
+def test_huge_pictures_are_refused_before_they_are_decoded(side: int) -> None:
+    with pytest.raises(ValueError, match=r"80,000,000"):
+        read_image(header(side, side))
+
+
+def test_a_large_pil_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    with pytest.raises(ValueError, match="11 x 10 = 110 pixels; the limit is 100"):
+        read_image(Image.new("RGB", (11, 10)))
+    assert read_image(Image.new("RGB", (10, 10))).size == (10, 10)
+
+
+def test_large_files_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", 50)
+    file = tmp_path / "large.png"
+    file.write_bytes(PNG)
+    for source in (
+        file,
+        PNG,
+        base64.b64encode(PNG).decode(),
+        "data:image/png;base64," + base64.b64encode(PNG).decode(),
+    ):
+        with pytest.raises(ValueError, match="more than 50 bytes"):
+            read_image(source)
+
+
+@pytest.mark.parametrize("url", ["http://example.com/a.png", "https://example.com/a.png", "ftp://example.com/a.png"])
+def test_urls_are_not_downloaded(url: str) -> None:
+    with pytest.raises(ValueError, match=r"not downloaded: .*; download it yourself"):
+        read_image(url)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "says"),
+    [
+        ("no such file.png", FileNotFoundError, "no such file.png"),
+        (Path("no such file.png"), FileNotFoundError, "no such file.png"),
+        ("", FileNotFoundError, "accepted: a PIL image"),
+        (b"", ValueError, "no picture can be read"),
+        (b"just text", ValueError, "accepted formats: PNG"),
+        ("data:text/html;base64,aGk=", ValueError, "of type text/html"),
+        ("data:image/png;base64,!!!!", ValueError, "no base64"),
+        (PNG[:60], ValueError, "cut off or damaged"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", ValueError, "accepted formats"),
+        ("A" * 2000 + "!", ValueError, "no base64"),
+        (3, TypeError, "given as a int"),
+        (None, TypeError, "given as a NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_what_is_accepted(source: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        read_image(source)
+
+
+@pytest.mark.parametrize("cut", range(8, len(PNG) - 12, 7))
+def test_damaged_files_give_one_kind_of_error(cut: int) -> None:
+    broken = bytearray(PNG)
+    broken[cut] ^= 0xFF
+    for content in (bytes(broken), PNG[:cut]):
+        try:
+            read_image(content)
+        except ValueError:
+            continue
+
+
+def test_a_part_gives_its_picture_under_one_of_the_known_keys(tmp_path: Path) -> None:
+    file = tmp_path / "picture.png"
+    file.write_bytes(PNG)
+    uri = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    parts = [
+        {"type": "image", "image": file},
+        {"type": "image", "path": str(file)},
+        {"type": "image", "url": uri},
+        {"type": "image", "base64": uri.partition(",")[2], "mime_type": "image/png"},
+        {"type": "image", "data": PNG},
+        {"type": "image_url", "image_url": uri},
+        {"type": "image_url", "image_url": {"url": uri, "detail": "high"}},
+    ]
+    for part in parts:
+        np.testing.assert_array_equal(np.asarray(read_image(find_source(part))), PIXELS)
+    for part in ({"type": "image"}, {"type": "image", "path": "a.png", "url": uri}):
+        with pytest.raises(ValueError, match="exactly one of image, image_url"):
+            find_source(part)
+
+
+def test_messages_keep_pictures_in_their_places() -> None:
+    content = [{"type": "text", "text": "a"}, {"type": "image", "image": PNG}, "b", {"type": "image", "image": PNG}]
+    (message,) = check_messages([{"role": "user", "content": content}], vision=True)
+    assert [part if isinstance(part, str) else part.size for part in message["content"]] == ["a", (8, 5), "b", (8, 5)]
+    (message,) = check_messages([{"role": "user", "content": ["a", {"type": "text", "text": "b"}]}], vision=True)
+    assert message["content"] == "a\nb"
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "video"])
+def test_a_text_model_refuses_pictures_unread(kind: str) -> None:
+    messages = [{"role": "user", "content": [{"type": kind, kind: "no such file.png"}]}]
+    with pytest.raises(ValueError, match=f"part of type '{kind}', but this model reads text only"):
+        check_messages(messages, vision=False)
