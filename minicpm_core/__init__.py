@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minicpm_core.types import Chunk, Message, Sampling, ToolCall, Usage
 
 if TYPE_CHECKING:
+    from minicpm_core.adapters import merge_adapter
     from minicpm_core.copies import convert
     from minicpm_core.engine import Engine, load
     from minicpm_core.memory import MemoryPlan, plan
@@ -24,11 +25,13 @@ __all__ = [
     "close_all",
     "convert",
     "load",
+    "merge_adapter",
     "plan",
     "shared_engine",
 ]
 
 _HOMES = {
+    "merge_adapter": "adapters",
     "convert": "copies",
     "Engine": "engine",
     "load": "engine",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from minicpm_core.adapters import attach as attach_adapters
+from minicpm_core.adapters import find_adapters
+from minicpm_core.adapters import switch as switch_adapter
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
 from minicpm_core.decoding import OPEN_THINK
 from minicpm_core.generation import Request, generate_chunks
@@ -187,6 +190,20 @@ class Engine:
         }
         return parts | {"parameters": int(self.model.get_memory_footprint())}
 
+    def set_adapter(self, name: str | None) -> None:
+        """Use the adapter `name` from the next request on; None turns adapters off.
+
+        Raises:
+            ValueError: no adapter of that name was loaded.
+        """
+
+        def switch(cancelled: threading.Event) -> Iterator[Chunk]:
+            switch_adapter(self.model, name)
+            return iter(())
+
+        for _ in self._worker.stream(switch):  # in its turn, so that no answer is begun with one and ended with another
+            pass
+
     def close(self) -> None:
         """Stop what runs, refuse what waits, and free the model's memory."""
         self._close()
@@ -217,7 +234,7 @@ def load(
     device: str = "auto",
     memory_limit: int | str | None = None,
     context_window: int | None = None,
-    adapter: str | Path | None = None,
+    adapter: str | Path | Mapping[str, str | Path] | None = None,
     family: str | None = None,
     revision: str | None = None,
     base_url: str | None = None,
@@ -232,7 +249,7 @@ def load(
         device: "auto", "cpu", "cuda" or "cuda:N".
         memory_limit: bytes, or such as "4GiB": the context window is fitted to it, and what cannot fit is refused.
         context_window: tokens of prompt and answer together; None takes the model's own, or what fits the memory.
-        adapter: not supported yet.
+        adapter: a PEFT folder (LoRA), or several as {name: folder}; the first is active, `set_adapter` switches.
         family: a name of the family table, where the checkpoint is not recognised.
         revision: branch, tag or commit on the hub.
         base_url: not supported yet.
@@ -244,7 +261,7 @@ def load(
         ValueError: damaged files, an unknown family, or an argument that is not accepted.
         MemoryError: the model does not fit into `memory_limit`.
     """
-    if unsupported := [n for n, v in (("adapter", adapter), ("base_url", base_url), ("api_key", api_key)) if v]:
+    if unsupported := [n for n, v in (("base_url", base_url), ("api_key", api_key)) if v]:
         raise ValueError(f"{', '.join(unsupported)}: not supported by this version; leave out")
     checkpoint = open_checkpoint(model, family=family, revision=revision)
     checkpoint.weight_files  # noqa: B018  checked before torch is imported
@@ -256,10 +273,13 @@ def load(
     )
     refuse_if_too_large(memory, checkpoint.name)
     quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=chosen_dtype)
+    adapters = find_adapters(adapter) if adapter else {}
     tokenizer = load_tokenizer(checkpoint)
     vision = checkpoint.family.vision
     load_model = import_module(vision.module).load_model if vision else load_weights
     weights = load_model(checkpoint, dtype=chosen_dtype, device=chosen_device, quantization_config=quantized)
+    if adapters:
+        weights = attach_adapters(weights, adapters)
     return Engine(checkpoint, weights, tokenizer, memory)
 
 

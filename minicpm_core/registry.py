@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from minicpm_core.engine import Engine, load
@@ -14,7 +16,7 @@ _lock = threading.Lock()
 
 def shared_engine(**arguments: Any) -> Engine:
     """Return the engine that `load(**arguments)` made, loading it the first time or after it was closed."""
-    key = tuple(sorted((name, str(value) if name == "model" else value) for name, value in arguments.items()))
+    key = tuple(sorted((name, _hashable(value)) for name, value in arguments.items()))
     with _lock:
         own = _locks.setdefault(key, threading.Lock())
     with own:
@@ -22,6 +24,12 @@ def shared_engine(**arguments: Any) -> Engine:
         if engine is None or engine.model is None:
             engine = _engines[key] = load(**arguments)
         return engine
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):  # adapters by name, in which the order says which is active
+        return tuple((name, str(folder)) for name, folder in value.items())
+    return str(value) if isinstance(value, Path) else value
 
 
 def close_all() -> None:

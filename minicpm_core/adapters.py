@@ -1,0 +1,141 @@
+"""LoRA adapters: put over a loaded model, switched by name, or merged into a copy of the weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minicpm_core.checkpoints import find_folder, load_weights, open_checkpoint
+from minicpm_core.copies import empty_folder, stored_dtype, write_model
+from minicpm_core.files import has_file, read_header, read_json
+from minicpm_core.quantization import stored_kind
+
+Adapter = str | Path | Mapping[str, str | Path]
+"""A PEFT folder, or several under names of one's own; the first is active after loading."""
+
+DEFAULT_NAME = "default"
+_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+def find_adapters(adapter: Adapter) -> dict[str, Path]:
+    """Return the folder of each adapter, checked to hold one; nothing of it is loaded.
+
+    Raises:
+        FileNotFoundError: no such folder, or it holds no adapter.
+        ValueError: its config is no JSON object, or a file is damaged or a link to elsewhere.
+        ImportError: peft is not installed.
+    """
+    named = {DEFAULT_NAME: adapter} if isinstance(adapter, (str, Path)) else dict(adapter)
+    if not named:
+        raise ValueError("adapter is an empty dict; give a folder, or names with their folders")
+    folders = {}
+    for name, place in named.items():
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"adapter name {name!r} is not accepted; names are text without dots")
+        folder = find_folder(place)
+        weights = next((file for file in _WEIGHTS if has_file(folder, file)), None)
+        if not has_file(folder, "adapter_config.json") or weights is None:
+            raise FileNotFoundError(
+                f"{folder} holds no adapter; a PEFT folder has adapter_config.json and adapter_model.safetensors"
+            )
+        kind = read_json(folder, "adapter_config.json").get("peft_type")
+        if kind != "LORA":
+            raise ValueError(f"{folder} holds an adapter of type {kind!r}; only LORA is supported")
+        if weights.endswith(".safetensors"):
+            read_header(folder / weights)
+        folders[name] = folder
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise ImportError('adapters need peft: pip install "minicpm-integrations[lora]"') from error
+    return folders
+
+
+def attach(model: Any, folders: Mapping[str, Path]) -> Any:
+    """Return the model with the adapters on it, the first of them active.
+
+    Raises:
+        ValueError: an adapter was made for another model.
+    """
+    from peft import PeftModel
+
+    adapted: Any = None
+    for name, folder in folders.items():
+        try:
+            with warnings.catch_warnings():  # PEFT warns of what it does itself, and of keys, which are checked below
+                warnings.simplefilter("ignore")
+                if adapted is None:
+                    adapted = PeftModel.from_pretrained(model, str(folder), adapter_name=name, local_files_only=True)
+                else:
+                    adapted.load_adapter(str(folder), adapter_name=name, local_files_only=True)
+        except Exception as error:  # PEFT and the unpickler raise many kinds
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"the adapter in {folder} does not fit this model: {reason}") from error
+        _refuse_unused(adapted, name, folder)
+    adapted.set_adapter(next(iter(folders)))
+    return adapted.eval()
+
+
+def switch(model: Any, name: str | None) -> None:
+    """Make the adapter `name` the active one; None leaves the base model alone.
+
+    Raises:
+        ValueError: the model has no adapter of that name.
+    """
+    names = list(getattr(model, "peft_config", ()))
+    if name is not None and name not in names:
+        raise ValueError(f"there is no adapter {name!r}; loaded: {', '.join(names) or 'none'}")
+    if not names:
+        return
+    if name is None:
+        model.base_model.disable_adapter_layers()
+    else:
+        model.base_model.enable_adapter_layers()
+        model.set_adapter(name)
+
+
+def merge_adapter(
+    model: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    family: str | None = None,
+    revision: str | None = None,
+) -> Path:
+    """Write a copy of `model` with the adapter's changes added to its weights; return the folder.
+
+    Args:
+        model: the checkpoint that the adapter was trained on: a folder in the hub's layout, or a hub id.
+        adapter: a PEFT folder.
+        out: a folder that does not exist yet, or is empty.
+        family: a name of the family table, where the checkpoint is not recognised.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        FileExistsError: there is something in `out`.
+        FileNotFoundError: the checkpoint or the adapter is not there.
+        ValueError: the adapter does not fit, or the weights are quantised.
+    """
+    checkpoint = open_checkpoint(model, family=family, revision=revision)
+    if kind := stored_kind(checkpoint.config):
+        raise ValueError(f"the weights of {model} are stored in {kind}; merge into the unquantised checkpoint")
+    if checkpoint.family.vision is not None:
+        raise ValueError("merging into checkpoints that read pictures is not supported; load with adapter=... instead")
+    folders = find_adapters(adapter)
+    target = empty_folder(out)
+    adapted = attach(load_weights(checkpoint, dtype=stored_dtype(checkpoint), device="cpu"), folders)
+    write_model(checkpoint, adapted.merge_and_unload(safe_merge=True), target)
+    return target
+
+
+def _refuse_unused(model: Any, name: str, folder: Path) -> None:
+    """Raise ValueError where the file holds tensors that the model has no place for, or lacks some."""
+    from peft import get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    used = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    stored = set(load_peft_weights(str(folder), device="cpu", local_files_only=True))
+    if other := stored ^ used:
+        raise ValueError(f"the adapter in {folder} does not fit this model: tensor {min(other)}")
