@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 80_000_000
 """Larger pictures are refused before they are decoded; a decoded one takes three bytes per pixel."""
+MAX_ASPECT = 1000
+"""Of a longer strip, a view of the usual area would have thousands of patches in one row."""
 MAX_FILE_BYTES = 128 * 2**20
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF")
 """Formats that are read; others of Pillow's start outside programs (EPS) or are never pictures of users."""
@@ -157,6 +159,8 @@ def _to_rgb(image: Image, name: str) -> Image:
         raise ValueError(
             f"{name} has {width} x {height} = {width * height:,} pixels; the limit is {MAX_PIXELS:,}, make it smaller"
         )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(f"{name} has {width} x {height} pixels; one side may be {MAX_ASPECT} times the other, cut it")
     try:
         image.load()
         upright = ImageOps.exif_transpose(image)

@@ -162,6 +162,12 @@ def test_a_large_pil_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_image(Image.new("RGB", (10, 10))).size == (10, 10)
 
 
+def test_strips_are_refused() -> None:
+    assert read_image(Image.new("RGB", (1000, 1))).size == (1000, 1)
+    with pytest.raises(ValueError, match="1 x 1001 pixels; one side may be 1000 times the other"):
+        read_image(Image.new("RGB", (1, 1001)))
+
+
 def test_large_files_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(images, "MAX_FILE_BYTES", 50)
     file = tmp_path / "large.png"
