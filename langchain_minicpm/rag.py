@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
@@ -29,22 +28,20 @@ from typing_extensions import NotRequired, TypedDict
 from langchain_minicpm.chat_models import ChatMiniCPM
 from langchain_minicpm.retrievers import Searchable, open_searchable, search_passages, to_document, to_passage
 from langchain_minicpm.settings import MiniCPMSettings
+from minicpm_core.citations import find_citations
 from minicpm_core.rag import (
     Passage,
     RagSettings,
     build_messages,
     condense_messages,
     detect_language,
-    find_citations,
+    fit_passages,
     is_out_of_scope,
     is_refusal,
+    prompt_room,
     search_query,
 )
 
-logger = logging.getLogger(__name__)
-
-ANSWER_SHARE = 4
-"""One part in so many of the context window is kept for the answer, or `max_tokens` where that is less."""
 _CHARS_PER_TOKEN = {"en": 3.0, "zh": 1.0}
 """A cautious estimate for models whose tokenizer is not here."""
 
@@ -148,7 +145,7 @@ class RagSteps:
             if shown := _text(piece):
                 text += shown
                 yield AddableDict(answer=shown)
-        yield self._end(text, state["context"])
+        yield self._end(state, text)
 
     async def aanswer(
         self, states: AsyncIterator[dict[str, Any]], config: RunnableConfig
@@ -164,7 +161,7 @@ class RagSteps:
                 if shown := _text(piece):
                     text += shown
                     yield AddableDict(answer=shown)
-        yield self._end(text, state["context"])
+        yield self._end(state, text)
 
     def _ask(self, state: Mapping[str, Any]) -> tuple[Runnable[Any, Any], Any]:
         """Return the model and its prompt, or what says the refusal where nothing near the question was found."""
@@ -173,9 +170,10 @@ class RagSteps:
             return RunnablePassthrough(), self.settings.refusals[detect_language(state["question"])]
         return self.llm, self._prompt(self._messages(self._question(state), passages))
 
-    def _end(self, answer: str, context: Sequence[Document]) -> AddableDict:
-        passages = [to_passage(document) for document in context]
-        found = [] if is_refusal(answer, self.settings) else find_citations(answer, passages)
+    def _end(self, state: Mapping[str, Any], answer: str) -> AddableDict:
+        passages = [to_passage(document) for document in state["context"]]
+        refused = is_refusal(answer, self.settings)
+        found = [] if refused else find_citations(self._question(state), answer, passages)
         end = AddableDict(citations=[asdict(citation) for citation in found])
         return end if answer else end + AddableDict(answer="")
 
@@ -198,8 +196,7 @@ class RagSteps:
         window = engine.context_window if engine else (getattr(model, "profile", None) or {}).get("max_input_tokens")
         if window is None:
             return passages
-        longest = options.get("max_tokens", getattr(model, "max_tokens", None)) or window
-        room = window - min(longest, window // ANSWER_SHARE)
+        room = prompt_room(window, options.get("max_tokens", getattr(model, "max_tokens", None)))
         per_token = _CHARS_PER_TOKEN[detect_language(question)]
 
         def count(messages: list[dict[str, str]]) -> int:
@@ -207,12 +204,7 @@ class RagSteps:
                 return engine.count_tokens(messages)
             return count_tokens_approximately(messages, chars_per_token=per_token)
 
-        kept = list(passages)
-        while len(kept) > 1 and count(self._messages(question, kept)) > room:
-            kept.pop()
-        if dropped := len(passages) - len(kept):
-            logger.warning("%d of %d passages left out: a prompt has room for %d tokens", dropped, len(passages), room)
-        return kept
+        return fit_passages(question, passages, self.settings, room=room, count_tokens=count)
 
 
 def unwrap(llm: Any) -> tuple[Any, dict[str, Any]]:

@@ -29,7 +29,7 @@ class MiniCPMChroma(Chroma):
         super().__init__(
             collection_name=index.collection.name,
             embedding_function=IndexEmbeddings(index.embedder),
-            client=index._client,
+            client=index.client,
             relevance_score_fn=lambda distance: 1.0 - distance,  # the collection's distance is the cosine's
         )
 
@@ -50,7 +50,7 @@ class MiniCPMChroma(Chroma):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise NotImplementedError(
+        raise ValueError(
             "the passages of an index come from files; change the files and call "
             f"build_index(paths, persist_directory={str(self.index.directory)!r})"
         )

@@ -24,12 +24,12 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llamaindex_minicpm.engine_llm import EngineLLM
 from llamaindex_minicpm.index import Searchable, open_retriever, to_passage
 from llamaindex_minicpm.llms import MiniCPM
+from minicpm_core.citations import find_citations
 from minicpm_core.rag import (
     RagSettings,
     build_messages,
     condense_messages,
     detect_language,
-    find_citations,
     fit_passages,
     is_out_of_scope,
     is_refusal,
@@ -94,8 +94,9 @@ def _create_steps(index: Searchable, llm: LLM | str | Path | None, settings: Rag
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked: the passages in their [n] order and the messages; or the refusal that needs no model."""
+    """A question with the passages in their [n] order and the messages; or the refusal that needs no model."""
 
+    question: str
     nodes: tuple[NodeWithScore, ...] = ()
     messages: tuple[ChatMessage, ...] = ()
     refusal: str | None = None
@@ -121,12 +122,12 @@ class RagSteps:
     def _prompt(self, question: str, nodes: Sequence[NodeWithScore]) -> Prompt:
         passages = [to_passage(node) for node in nodes]
         if is_out_of_scope(passages, self.settings):
-            return Prompt(refusal=self.settings.refusals[detect_language(question)])
+            return Prompt(question, refusal=self.settings.refusals[detect_language(question)])
         room, count_tokens = self._room(), self._counter()
         kept = fit_passages(question, passages, self.settings, room=room, count_tokens=count_tokens)
         texts = [passage.text for passage in kept]
         messages = build_messages(question, texts, system_prompts=self.settings.system_prompts)
-        return Prompt(tuple(nodes[: len(kept)]), _to_chat(messages))
+        return Prompt(question, tuple(nodes[: len(kept)]), _to_chat(messages))
 
     def condense(self, question: str, history: Sequence[ChatMessage]) -> tuple[str, tuple[ChatMessage, ...]]:
         """Return the text to search with, and the messages that ask the model for a better one (none: not needed)."""
@@ -191,7 +192,8 @@ class RagSteps:
         """Return the passages that the answer names: dicts of n, source, page and quote."""
         if is_refusal(answer, self.settings):
             return []
-        return [asdict(citation) for citation in find_citations(answer, [to_passage(node) for node in prompt.nodes])]
+        passages = [to_passage(node) for node in prompt.nodes]
+        return [asdict(citation) for citation in find_citations(prompt.question, answer, passages)]
 
     def _room(self) -> int:
         if isinstance(self.llm, EngineLLM):

@@ -26,14 +26,15 @@ def cache_folder() -> Path:
 def prepare_index(options: Namespace) -> Any:
     """Return the LangChain index that the options name, indexing --docs first; UsageError without either."""
     from langchain_minicpm import load_index
+    from minicpm_core.index import recorded_embeddings
 
     if not options.docs and not options.index:
         raise UsageError("give the documents with --docs PATH..., or an index with --index DIR")
-    embeddings = options.embeddings or ("demo" if options.model == "demo" and options.docs else None)
-    folder = Path(options.index) if options.index else _folder_for(options.docs, embeddings)
+    wanted = options.embeddings or ("demo" if options.model == "demo" else None)
+    folder = Path(options.index) if options.index else _folder_for(options.docs, wanted)
     if options.docs:
-        report = update_index(options.docs, folder, embeddings if not _exists(folder) else options.embeddings)
-        warn_of_failures(report)
+        new = recorded_embeddings(folder) is None
+        warn_of_failures(update_index(options.docs, folder, wanted if new else options.embeddings))
     return load_index(folder, embeddings=options.embeddings)
 
 
@@ -66,10 +67,6 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
             bar.update(progress.done - bar.n)
 
         yield show
-
-
-def _exists(folder: Path) -> bool:
-    return (folder / "index.sqlite3").is_file()
 
 
 def _folder_for(docs: Sequence[str], embeddings: str | None) -> Path:

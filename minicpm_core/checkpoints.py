@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from minicpm_core.activations import register_activation
 from minicpm_core.families import Family, find_family
 from minicpm_core.files import check_tokenizer, find_weight_files, has_file, read_json, read_text
 from minicpm_core.quantization import stored_quantization, unsuitable_modules
+from minicpm_core.quiet import quiet
 from minicpm_core.weights import StoredTensor, open_tensors
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         if has_file(folder, name):
             read_json(folder, name)
     try:
-        with _quiet():
+        with quiet():
             if verbatim:
                 tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
             else:
@@ -188,7 +188,7 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
         if quantization_config:
             quantization_config.llm_int8_skip_modules += unsuitable_modules(arranged, quantization_config)
         try:
-            with _quiet():
+            with quiet():
                 # No folder is given: transformers would look for adapters and for generation code in it.
                 model, info = model_class.from_pretrained(
                     None, config=config, state_dict=arranged, dtype=dtype, output_loading_info=True, **extra
@@ -217,19 +217,3 @@ def refuse_other_sizes(tensors: Mapping[str, StoredTensor], config: Any) -> None
     expected = (config.vocab_size, config.hidden_size)
     if embedding and embedding.shape != expected:
         raise ValueError(f"the embedding in the files has the shape {embedding.shape}; config.json says {expected}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice about tokenizer classes off the terminal."""
-    from transformers.utils import logging as transformers_logging
-
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

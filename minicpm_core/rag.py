@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from difflib import SequenceMatcher
 from typing import Any, Literal
 
 logger = logging.getLogger(__name__)
@@ -32,8 +31,6 @@ CONDENSE_PROMPTS: Mapping[Language, str] = {
 }
 
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
-_CITATION = re.compile(r"\[(\d{1,3})\]")
-_SENTENCE = re.compile(r".+?(?:[。！？!?]+[”」』]?|[.]+[\"')]?(?=\s|$)|\n|$)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -109,16 +106,6 @@ class Passage:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Citation:
-    """A passage that an answer names: `[n]`, its file, its page (from 1, None where there are none) and a quote."""
-
-    n: int
-    source: str
-    page: int | None
-    quote: str
-
-
 def detect_language(text: str) -> Language:
     """Return "zh" when the text holds Chinese characters, else "en"."""
     return "zh" if _CJK.search(text) else "en"
@@ -150,28 +137,6 @@ def is_out_of_scope(passages: Sequence[Passage], settings: RagSettings) -> bool:
         return False
     best = max((p.similarity for p in passages if p.similarity is not None), default=0.0)
     return best < settings.min_similarity and max(p.coverage for p in passages) < settings.min_coverage
-
-
-def find_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
-    """Return the passages that `answer` names as `[n]`, in order of first mention; numbers not given do not count."""
-    numbers = dict.fromkeys(int(n) for n in _CITATION.findall(answer))
-    return [
-        Citation(n, passages[n - 1].source, passages[n - 1].page, quote_passage(answer, passages[n - 1].text))
-        for n in numbers
-        if 1 <= n <= len(passages)
-    ]
-
-
-def quote_passage(answer: str, text: str) -> str:
-    """Return the sentence of `text`, verbatim, that shares most with `answer`."""
-    sentences = [m.group().strip() for m in _SENTENCE.finditer(text) if m.group().strip()]
-    plain = _CITATION.sub("", answer)
-    return max(sentences, key=lambda s: _shared(plain, s), default=text.strip())
-
-
-def _shared(answer: str, sentence: str) -> float:
-    blocks = SequenceMatcher(None, answer, sentence, autojunk=False).get_matching_blocks()
-    return sum(b.size for b in blocks if b.size > 1) / max(len(sentence), 1)
 
 
 def condense_messages(

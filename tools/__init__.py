@@ -1,0 +1,1 @@
+"""Scripts for developers: the demo checkpoint, the notebooks, the README table."""
