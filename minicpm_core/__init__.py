@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from minicpm_core.engine import Engine, load
     from minicpm_core.memory import MemoryPlan, plan
     from minicpm_core.registry import close_all, shared_engine
+    from minicpm_core.retrieval_models import EmbeddingModel, RerankerModel
 
 __all__ = [
     "Chunk",
+    "EmbeddingModel",
     "Engine",
     "MemoryPlan",
     "Message",
+    "RerankerModel",
     "Sampling",
     "ToolCall",
     "Usage",
@@ -31,6 +34,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EmbeddingModel": "retrieval_models",
+    "RerankerModel": "retrieval_models",
     "merge_adapter": "adapters",
     "convert": "copies",
     "Engine": "engine",

@@ -89,6 +89,28 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """What is particular about a kind of checkpoint that embeds or ranks texts; its weights are those of a Family.
+
+    Args:
+        name: for people and messages.
+        covers: the published checkpoints.
+        base: tells the families whose config and tensors it has.
+        causal: attention looks back only, unless `is_causal` in config.json says otherwise.
+        query: the query's text, with {query}; instructed is the same with {instruction}.
+        max_tokens: longest input, special tokens included.
+    """
+
+    name: str
+    covers: str
+    base: Callable[[Json], bool]
+    causal: bool
+    query: str
+    instructed: str
+    max_tokens: int
+
+
+@dataclass(frozen=True)
 class Unsupported:
     """A kind of checkpoint that is known and not loaded, and why."""
 
@@ -318,6 +340,38 @@ FAMILIES: tuple[Family, ...] = (
     _native("minicpm-ocr", "MiniCPM-OCR", "minicpm_ocr", "MiniCPMOcr"),
 )
 
+EMBEDDERS: tuple[Retrieval, ...] = (
+    Retrieval(
+        name="minicpm-embedding",
+        covers="MiniCPM-Embedding, MiniCPM-Embedding-Light",
+        base=lambda config: _is(config, "minicpm", "granite"),
+        causal=False,
+        query="Query: {query}",
+        instructed="Instruction: {instruction} Query: {query}",
+        max_tokens=512,
+    ),
+    Retrieval(
+        name="visrag-ret",
+        covers="VisRAG-Ret (texts)",
+        base=lambda config: _is(config, "minicpmv"),
+        causal=True,
+        query="Represent this query for retrieving relevant documents: {query}",
+        instructed="{instruction}{query}",
+        max_tokens=2048,
+    ),
+)
+RERANKERS: tuple[Retrieval, ...] = (
+    Retrieval(
+        name="minicpm-reranker",
+        covers="MiniCPM-Reranker, MiniCPM-Reranker-Light",
+        base=lambda config: _is(config, "minicpm", "granite"),
+        causal=False,
+        query="Query: {query}",
+        instructed="Instruction: {instruction} Query: {query}",
+        max_tokens=1024,
+    ),
+)
+
 UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported(
         covers="MiniCPM-SALA",
@@ -357,3 +411,12 @@ def find_family(config: Json, chat_template: str, family: str | None = None) -> 
         f"no MiniCPM family has model_type {translation.model_type(config)!r} with such a config and chat template; "
         f"known families: {names}. If the checkpoint is one of these, name it with family=..."
     )
+
+
+def find_retrieval(rows: tuple[Retrieval, ...], config: Json) -> Retrieval:
+    """Return the row of EMBEDDERS or RERANKERS that the checkpoint belongs to; ValueError where there is none."""
+    for row in rows:
+        if row.base(config):
+            return row
+    covered = "; ".join(row.covers for row in rows)
+    raise ValueError(f"model_type {translation.model_type(config)!r} is none of: {covered}")
