@@ -48,4 +48,11 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "langchain_core":
+            raise
+        raise ImportError(
+            f'{name} needs LangChain: pip install "minicpm-integrations[langchain,rag]"', name=error.name
+        ) from error

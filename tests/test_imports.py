@@ -63,6 +63,17 @@ def test_either_framework_works_without_the_other(package: str, absent: set[str]
     assert int(_run(code)) >= 8
 
 
+@pytest.mark.parametrize(
+    ("package", "absent", "extra"),
+    [("langchain_minicpm", "langchain_core", "langchain"), ("llamaindex_minicpm", "llama_index", "llamaindex")],
+)
+def test_a_missing_framework_is_named_with_the_command_that_installs_it(package: str, absent: str, extra: str) -> None:
+    code = BLOCK.format(absent={absent}) + (
+        f"import {package}\ntry:\n    {package}.MiniCPMLLM\nexcept ImportError as error:\n    print(error)\n"
+    )
+    assert f"minicpm-integrations[{extra},rag]" in _run(code)
+
+
 @pytest.mark.parametrize("package", ["minicpm_core", "langchain_minicpm", "llamaindex_minicpm"])
 def test_every_public_name_is_there(package: str) -> None:
     module = __import__(package)
