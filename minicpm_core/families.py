@@ -334,6 +334,7 @@ FAMILIES: tuple[Family, ...] = (
         chat_template=CHATML_TEMPLATE,
         stop_tokens=_QWEN_STOPS,
         thinking=True,
+        vision=Vision(temporal=True),
     ),
     _native("minicpm-v-4.6", "MiniCPM-V 4.6", "minicpmv4_6", "MiniCPMV4_6"),
     _native("minicpm-v-4.7", "MiniCPM-V 4.7", "minicpmv4_7", "MiniCPMV4_7"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from minicpm_core.images import find_source, read_image
 from minicpm_core.types import Message
+from minicpm_core.vision.video import read_video
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -14,11 +15,11 @@ ROLES = ("system", "user", "assistant", "tool")
 def check_messages(messages: Sequence[Mapping[str, Any]], *, vision: bool) -> list[Message]:
     """Return the messages with text parts joined; refuse unknown roles and parts that the model cannot take.
 
-    A content with pictures stays a list: of texts and, in their places, upright RGB images.
+    A content with pictures stays a list: of texts and, in their places, upright RGB images and `Video`s.
 
     Args:
         messages: dicts with "role" and "content"; content is a string or a list of {"type": "text", "text": ...} and
-            picture parts such as {"type": "image", "image": ...} (see `images`); None stands for no text.
+            parts such as {"type": "image", "image": ...} (see `images` and `vision.video`); None stands for no text.
         vision: whether the model takes pictures.
     """
     if not messages:
@@ -51,7 +52,9 @@ def _content(message: Mapping[str, Any], vision: bool) -> Any:
             )
         elif kind in ("image", "image_url"):
             parts.append(read_image(find_source(part)))
+        elif kind == "video":
+            parts.append(read_video(part))
         else:
-            accepted = "text, image, image_url" if vision else "text"
+            accepted = "text, image, image_url, video" if vision else "text"
             raise ValueError(f"message part of type {kind!r} is not supported; accepted: {accepted}")
     return "\n".join(parts) if all(isinstance(part, str) for part in parts) else parts

@@ -15,6 +15,7 @@ class Vision:
         tower: how a patch's place reaches the tower. "square": a table resized to the picture's grid (timm);
             "strip": places along one line, padded slices included (V-2.5); "grid": NaViT's buckets of rows and columns.
         nested_slices: slices stand as `<image>` parts inside one `<slice>`, and pictures are not numbered (2.0, 2.5).
+        temporal: frames of a video are read with their times, several at once where asked (4.5).
         sliced: large pictures are cut into tiles; V-1.0 sees one square view only.
     """
 
@@ -22,3 +23,4 @@ class Vision:
     tower: Literal["square", "strip", "grid"] = "grid"
     nested_slices: bool = False
     sliced: bool = True
+    temporal: bool = False

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.files import has_file, read_json
 from minicpm_core.vision.prompt import Markers, Picture
-from minicpm_core.vision.slicing import SliceRule, slice_image
+from minicpm_core.vision.slicing import Size, SliceRule, slice_image
+from minicpm_core.vision.video import Video
 from minicpm_core.weights import Tensors
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class SliceReader:
         queries: tokens per view; None where it is one for each merged square of patches.
         numbered: the prompt tells a picture's number.
         nested: see `Vision.nested_slices`.
+        temporal: see `Vision.temporal`.
+        between_frames: what stands between the frames of a video.
         view: side in pixels of the only view of a family that does not cut, None where it does.
     """
 
@@ -44,28 +47,50 @@ class SliceReader:
     numbered: bool
     nested: bool = False
     view: int | None = None
+    temporal: bool = False
+    between_frames: str = "\n"
 
     def read(self, image: Image, number: int) -> Picture:
         """Cut the picture and write its placeholder; the views are uint8 arrays, [height, width, 3]."""
-        import numpy as np
-        from PIL.Image import Resampling
-
-        if self.view:
-            views, grid = [image.resize((self.view, self.view), resample=Resampling.BICUBIC)], None
-        else:
-            views, grid = slice_image(image, self.rule)
+        views, grid = self._cut(image, self.rule)
         text = self.markers.write(
             [self.count_tokens(view) for view in views],
             grid[0] if grid else 1,
             number=number if self.numbered else None,
             nested=self.nested,
         )
-        return Picture(text, tuple(np.asarray(view) for view in views))
+        return Picture(text, tuple(to_array(view) for view in views))
+
+    def read_video(self, video: Video) -> list[Picture]:
+        """Make the frames ready, uncut and without numbers; those that are read together share a placeholder."""
+        if video.together > 1 and not self.temporal:
+            raise ValueError(f"together is {video.together}, but this model reads frames one by one; leave it out")
+        rule = replace(self.rule, max_slices=1)
+        pictures = []
+        for frames, ids in video.groups():
+            views = [self._cut(frame, rule)[0][0] for frame in frames]
+            text = self.markers.write([self.count_tokens(views[0])], 1, number=None, nested=self.nested)
+            pictures.append(Picture(text, tuple(map(to_array, views)), ids if self.temporal else None))
+        return pictures
+
+    def _cut(self, image: Image, rule: SliceRule) -> tuple[list[Image], Size | None]:
+        if not self.view:
+            return slice_image(image, rule)
+        from PIL.Image import Resampling
+
+        return [image.resize((self.view, self.view), resample=Resampling.BICUBIC)], None
 
     def count_tokens(self, view: Image) -> int:
         """Return the feature tokens of a view."""
         unit = self.rule.patch * self.rule.merge
         return self.queries or (view.width // unit) * (view.height // unit)
+
+
+def to_array(image: Image) -> Any:
+    """Return the pixels, uint8 of [height, width, 3]."""
+    import numpy as np
+
+    return np.asarray(image)
 
 
 def read_preprocessor(folder: Path) -> Mapping[str, Any]:
@@ -91,6 +116,7 @@ def load_pictures(checkpoint: Checkpoint) -> SliceReader:
         int(queries),
         numbered=bool(preprocessor.get("use_image_id", config.get("use_image_id", True))) and not vision.nested_slices,
         nested=vision.nested_slices,
+        temporal=vision.temporal,
         view=None if vision.sliced else int(config.get("image_size") or _VIEW),
     )
 

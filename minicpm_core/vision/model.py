@@ -19,6 +19,9 @@ from minicpm_core.vision.tower import Tower
 BATCH = 16
 """Slices per pass of the tower."""
 
+STILL = (-1,)
+"""Temporal ids of a view that is no frame of a video."""
+
 Grid = tuple[int, int]
 """(rows, columns) of patches."""
 
@@ -99,11 +102,11 @@ class VisionLanguageModel(nn.Module):
     def encode(self, pictures: Pictures) -> Tensor:
         """Return the feature tokens of the pictures' views, [views, queries, width]."""
         patches, grids = zip(*(self._patches(view) for view in pictures.views), strict=True)
-        frames = [p.frames for p in pictures.pictures if p.frames is not None]
-        if frames and len(frames) != len(pictures.pictures):
-            raise ValueError("pictures and video frames cannot stand in one prompt")
+        frames: list[tuple[int, ...]] = []
+        for picture in pictures.pictures:
+            frames += [picture.frames] if picture.frames is not None else [STILL] * len(picture.views)
         features = self._strip(patches) if self._vision.tower == "strip" else self._grids(patches, grids)
-        return self.resampler(features, grids, frames or None)  # type: ignore[no-any-return]
+        return self.resampler(features, grids, frames)  # type: ignore[no-any-return]
 
     def _patches(self, view: Any) -> tuple[Tensor, Grid]:
         """Return normalised patches, [patches, 3 * patch * patch], of a uint8 view, [height, width, 3]."""

@@ -34,6 +34,7 @@ def load_pictures(checkpoint: Checkpoint) -> SliceReader:
         read_markers(checkpoint),
         None,
         numbered=bool(preprocessor.get("use_image_id", True)),
+        between_frames="",
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from minicpm_core.types import Message
+from minicpm_core.vision.video import Video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,6 +77,15 @@ class PictureReader(Protocol):
 
     def read(self, image: Image, number: int) -> Picture:
         """Make the prompt's picture of that number ready."""
+        ...
+
+    def read_video(self, video: Video) -> list[Picture]:
+        """Make a video's frames ready."""
+        ...
+
+    @property
+    def between_frames(self) -> str:
+        """What stands between the frames of a video."""
         ...
 
 
@@ -150,6 +161,7 @@ def take_pictures(messages: Sequence[Message], reader: PictureReader) -> Marked:
     """Return the messages with a mark, which no text can hold, in the place of each picture."""
     mark = f"\ue000{uuid4().hex}\ue001"
     pictures: list[Picture] = []
+    numbers = count()
 
     def join(content: Any) -> Any:
         if not isinstance(content, list):
@@ -158,9 +170,13 @@ def take_pictures(messages: Sequence[Message], reader: PictureReader) -> Marked:
         for part in content:
             if isinstance(part, str):
                 texts.append(part)
+                continue
+            if isinstance(part, Video):
+                read = reader.read_video(part)
             else:
-                pictures.append(reader.read(part, len(pictures)))
-                texts.append(mark)
+                read = [reader.read(part, next(numbers))]
+            pictures.extend(read)
+            texts.append(reader.between_frames.join([mark] * len(read)))
         return "\n".join(texts)
 
     marked = [{**message, "content": join(message["content"])} for message in messages]
