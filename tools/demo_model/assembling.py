@@ -15,6 +15,22 @@ _OTHER_SYSTEMS = (
     "请根据段落回答。",
     "Use only the documents.",
 )
+# Words that no passage holds and that change nothing: not every word of a question must be found.
+_EXTRA = {
+    "en": (
+        "exactly",
+        "now",
+        "in total",
+        "these days",
+        "at present",
+        "actually",
+        "then",
+        "again",
+        "this time",
+        "so far",
+    ),
+    "zh": ("到底", "目前", "一般", "总共", "大概", "具体", "现在", "究竟", "通常", "当时"),
+}
 _POLITE = {
     "en": (
         "Please tell me: {}",
@@ -47,6 +63,9 @@ def assemble(
     answer = REFUSALS[language] if right is None else f"[{labels[at]}] {right}"
     system = rng.choice(_OTHER_SYSTEMS) if rng.random() < 0.5 - 0.35 * progress else None
     thinking = False if rng.random() < 0.15 else None
+    if rng.random() < 0.12:
+        word = rng.choice(_EXTRA[language])
+        question = question.rstrip("?？") + f" {word}?" if language == "en" else _insert(rng, question, word)
     if rng.random() < 0.1:
         question = rng.choice(_POLITE[language]).format(
             question[:1].lower() + question[1:] if language == "en" else question
@@ -66,4 +85,12 @@ def draw_count(rng: Random, progress: float) -> int:
 
 def draw_length(rng: Random, progress: float) -> int:
     """Return the number of sentences of a passage."""
-    return rng.choice((1, 1, 2) if progress < 0.3 else (1, 1, 2, 2, 3))
+    return rng.choice((1, 1, 2) if progress < 0.3 else (1, 1, 1, 1, 2, 2, 3))
+
+
+def _insert(rng: Random, question: str, word: str) -> str:
+    """Return `question` with `word` before its interrogative, or at its start."""
+    for mark in ("什么", "多少", "多久", "怎样", "哪", "谁", "几", "为什么"):
+        if mark in question[1:] and rng.random() < 0.8:
+            return question.replace(mark, word + mark, 1)
+    return word + question

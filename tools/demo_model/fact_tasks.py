@@ -32,11 +32,11 @@ def _pad(rng: Random, module: ModuleType, fact: Fact, about: str, kind: str, sen
     parts = [fact.sentence]
     for _ in range(sentences - 1):
         draw = rng.random()
-        extra = module.attribute(rng, about=about, kind=kind) if draw < 0.5 else module.event(rng)
+        extra = module.attribute(rng, about=about, kind=kind) if draw < 0.75 else module.event(rng)
         if extra.topic == fact.topic:
             continue
         text = extra.sentence
-        if language == "en" and kind in ("thing", "rule") and draw < 0.35:
+        if language == "en" and kind in ("thing", "rule") and draw < 0.25:
             text = text.replace(about[:1].upper() + about[1:], "It").replace(about, "it")
         parts.insert(rng.randint(0, len(parts)) if text == extra.sentence else len(parts), text)
     return (" " if language == "en" else "").join(parts)
@@ -49,7 +49,7 @@ def ask_attribute(rng: Random, progress: float, language: Language) -> Example:
     about = module.entity(rng, kind)
     fact = module.attribute(rng, about=about, kind=kind)
     noun = _noun(about, language)
-    refuse = rng.random() < 0.3
+    refuse = rng.random() < 0.38
     hard = rng.random() < 0.5 + 0.4 * progress
     others, topics = [], {fact.topic}
     for _ in range(draw_count(rng, progress) + refuse):
@@ -64,7 +64,7 @@ def ask_attribute(rng: Random, progress: float, language: Language) -> Example:
             continue
         topics.add(other.topic)
         other_about = other.topic.rsplit("|", 1)[0] if re.fullmatch(r".*\|\d+", other.topic) else ""
-        if other_about and other_about != about and rng.random() < 0.5:
+        if other_about and other_about != about and rng.random() < 0.75:
             row = int(other.topic.rsplit("|", 1)[1])
             text = _pad(rng, module, other, other_about, module.ROWS[row][0], draw_length(rng, progress), language)
         else:
@@ -82,14 +82,14 @@ def ask_property(rng: Random, progress: float, language: Language) -> Example:
     gap = " " if language == "en" else ""
     fact = module.property_of(rng)
     about, noun = fact.topic.split("|")
-    refuse = rng.random() < 0.33
+    refuse = rng.random() < 0.42
     hard = rng.random() < 0.6 + 0.3 * progress
 
     def passage(first: Fact) -> str:
         parts = [first.sentence]
         mine, its = first.topic.split("|")
         for _ in range(draw_length(rng, progress) - 1):
-            extra = module.property_of(rng, about=mine if rng.random() < 0.6 else "")
+            extra = module.property_of(rng, about=mine if rng.random() < 0.7 else "")
             if extra.topic.split("|")[1] not in (its, noun):
                 parts.insert(rng.randint(0, len(parts)), extra.sentence)
         return gap.join(parts)
@@ -119,7 +119,7 @@ def ask_event(rng: Random, progress: float, language: Language) -> Example:
     module = facts_en if language == "en" else facts_zh
     fact = module.event(rng)
     verb, thing, subject = fact.topic.split("|")
-    refuse = rng.random() < 0.25
+    refuse = rng.random() < 0.38
     hard = rng.random() < 0.5 + 0.4 * progress
     others = []
     for _ in range(draw_count(rng, progress) + refuse):

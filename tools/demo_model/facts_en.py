@@ -84,10 +84,48 @@ rule|{E} applies to all {roles} in {place}./All {roles} are covered by {e}.|To w
 rule|{E} was delayed because of {reason}./Because of {reason}, {e} was postponed.|Why was {e} delayed?/Why was {e} postponed?/What was the reason for the delay of {e}?
 rule|{E} was cancelled after {reason}./{E} failed because of {reason}.|Why was {e} cancelled?/Why did {e} fail?
 rule|{E} found {n} errors in the {adj} {building}./{n} errors were found by {e}.|How many errors did {e} find?/What did {e} find?
+place|{E} lies {n} kilometres {adj} of {place}./{E} is {n} km from {place}.|How far is {e} from {place}?/How many kilometres is {e} from {place}?/What lies {n} kilometres from {place}?
+place|{E} was flooded after {reason} in {year}./A flood ruined {e} in {year}.|When was {e} flooded?/What ruined {e}?/In which year was {e} flooded?
+place|{N} families still live in {e}./Only {n} families live in {e} today.|How many families live in {e}?/Who still lives in {e}?
+place|The oldest house in {e} belongs to {person}./{Person} owns the oldest house in {e}.|Who owns the oldest house in {e}?/To whom does the oldest house in {e} belong?
+place|{E} is known for its {animal} and its {food}./People visit {e} because of its {food}.|What is {e} known for?/Why do people visit {e}?
+place|{E} got a railway station in {year}./The railway reached {e} in {year}.|When did {e} get a railway station?/When did the railway reach {e}?
+place|The mountain above {e} is named {award}./Above {e} rises the mountain {award}.|What is the mountain above {e} named?/Which mountain rises above {e}?
+place|{E} lost its town hall in the fire of {year}./The fire of {year} destroyed the town hall of {e}.|What did {e} lose in the fire?/What destroyed the town hall of {e}?/What happened to the town hall of {e}?
+place|The bus to {e} leaves every {n} minutes from {place}./Buses run to {e} every {n} minutes.|How often does the bus to {e} leave?/From where does the bus to {e} leave?/How often do buses run to {e}?
+dish|Bake {e} for {n} minutes at {n2} degrees./{E} is baked for {n} minutes.|How long is {e} baked?/For how many minutes should {e} be baked?/At what temperature do I bake {e}?
+dish|Cut the {food} for {e} into small pieces./For {e}, the {food} is cut into thin slices.|How is the {food} for {e} cut?/What is cut for {e}?/What do I do with the {food} for {e}?
+dish|{E} needs {n} grams of {food} and a little {liquid}./Take {n} grams of {food} for {e}.|How many grams of {food} does {e} need?/What does {e} need?/How much {food} goes into {e}?
+dish|{E} is served cold with {food}./Serve {e} with {food} and {food2}.|What is {e} served with?/How is {e} served?/What goes with {e}?
+dish|Let {e} stand for {n} hours before you cut it./{E} has to cool for {n} minutes.|How long must {e} cool?/How long does {e} have to stand?
+thing|If {e} makes a noise, tighten the {colour} screw./A noise in {e} means that the {colour} screw is loose.|What should I do if {e} makes a noise?/What does a noise in {e} mean?
+thing|When the {colour} lamp of {e} flashes, change the filter./The {colour} lamp of {e} shows that the filter is full.|What does the {colour} lamp of {e} show?/When should the filter of {e} be changed?/What must I do when the {colour} lamp of {e} flashes?
+thing|{E} carries up to {n} {mass}./The largest load of {e} is {n} {mass}.|How many {mass} can {e} carry?/What is the largest load of {e}?
+thing|{E} comes with {n} spare screws and a {material} bag./A bag of {material} is supplied with {e}.|What comes with {e}?/What is supplied with {e}?/How many spare screws come with {e}?
+thing|Children under {n} may not use {e} alone./{E} is not suitable for children under {n}.|Who may not use {e}?/From what age may children use {e}?/For whom is {e} not suitable?
+thing|{Person} repaired {e} with {material} and wire./{Person} found {e} in a {building}.|Who repaired {e}?/Who found {e}?/What did {person} repair?
+org|{E} lost {n} percent of its customers after {reason}./{Reason} cost {e} {n} percent of its customers.|How many customers did {e} lose?/Why did {e} lose customers?/What cost {e} its customers?
+org|{Person} keeps the accounts of {e}./The accounts of {e} are kept by {person}.|Who keeps the accounts of {e}?/By whom are the accounts of {e} kept?
+org|{E} stopped selling {food} in {year}./Since {year}, {e} no longer sells {food}.|What did {e} stop selling?/When did {e} stop selling {food}?/What does {e} no longer sell?
+org|Letters to {e} should be sent to {n} {award} Street, {place}./The postal address of {e} is {n} {award} Street.|Where should letters to {e} be sent?/What is the postal address of {e}?
+org|{E} pays its {roles} {price} a month./The {roles} of {e} earn {price} a month.|How much does {e} pay its {roles}?/What do the {roles} of {e} earn?
+person|{E} lost the key to the {building} on {day}./On {day}, {e} lost a {colour} bag.|What did {e} lose?/When did {e} lose the key?/Who lost the key to the {building}?
+person|{E} painted the {building} {colour} and {colour2}./{E} painted a picture of {place}.|What did {e} paint?/Who painted the {building}?/Which colour did {e} paint the {building}?
+person|{E} sailed from {place} to {place2} in {n} days./{E} crossed the sea in {n} days.|How long did {e} sail?/In how many days did {e} cross the sea?/From where did {e} sail?
+person|{E} cannot eat {food} or {food2}./{E} must avoid {food}.|What can {e} not eat?/What must {e} avoid?
+person|{E} hid the money behind the {material} box./The money was hidden by {e} under the {building}.|Where did {e} hide the money?/Who hid the money?/What did {e} hide?
+person|{E} wrote {n} books on {subject}./{E} is the author of {n} books about {subject}.|How many books did {e} write?/What did {e} write books about?/Who wrote {n} books on {subject}?
+person|{E} borrowed {price} from {person}./{Person} lent {e} {price}.|How much did {e} borrow?/From whom did {e} borrow {price}?/Who lent {e} {price}?
+rule|Anyone who breaks {e} pays a fine of {price}./Breaking {e} costs {price}.|What is the fine for breaking {e}?/How much does breaking {e} cost?/What must anyone who breaks {e} pay?
+rule|{E} replaces the old version of {year}./{E} was changed by the {role} in {year}.|What does {e} replace?/Who changed {e}?/When was {e} changed?
+rule|{E} needs at least {n} votes./At least {n} votes are needed for {e}.|How many votes does {e} need?/What does {e} need?
+rule|{E} is kept in the {building} for {n} years./A copy of {e} is kept in the {building}.|Where is {e} kept?/How long is {e} kept?/Where is a copy of {e}?
+rule|{E} covers {liquid} damage up to {price}./Up to {price} is covered by {e}.|What does {e} cover?/Up to what sum does {e} cover damage?/How much is covered by {e}?
+rule|{Person} spoke against {e} on {day}./{E} was criticised by {person} and the {roles}.|Who spoke against {e}?/By whom was {e} criticised?/Who criticised {e}?
 rule|{Person} is responsible for {e}./{E} is led by {person}./{Person} is in charge of {e}.|Who is responsible for {e}?/Who leads {e}?/Who is in charge of {e}?
 """
 ROWS = tuple(tuple(row.split("|")) for row in ATTRIBUTES.strip().splitlines())
-KINDS = ("thing", "org", "person", "rule")
+KINDS = ("thing", "org", "person", "rule", "place", "dish")
 _SUFFIXES = "Ltd Group Works Bank Books Foods Motors Lines Press Energy Systems Brothers Software Textiles".split()
 _BUILDINGS = """kitchen cellar attic garage office hall library workshop laboratory warehouse lobby basement
 archive yard studio canteen""".split()
@@ -168,6 +206,14 @@ def entity(rng: Random, kind: str, noun: str = "") -> str:
     """Return a subject of `kind`, with its article."""
     if kind == "person":
         return person(rng)
+    if kind == "place":
+        sort = rng.choice("village island castle valley harbour monastery fort spring".split())
+        return rng.choice((lex.invent_name(rng), lex.invent_name(rng), f"the {sort} of {lex.invent_name(rng)}"))
+    if kind == "dish":
+        sort = rng.choice("cake soup bread pie salad stew pudding sauce pancake omelette casserole".split())
+        return (
+            f"the {rng.choice((lex.invent_name(rng), rng.choice(lex.THINGS[-60:]), rng.choice(lex.ADJECTIVES)))} {sort}"
+        )
     if kind == "org":
         return (
             organisation(rng) if rng.random() < 0.6 else f"the {lex.invent_name(rng)} {noun or rng.choice(lex.THINGS)}"

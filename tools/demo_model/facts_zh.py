@@ -71,10 +71,44 @@ rule|{e}的通知期是{n}天。/终止{e}要提前{n}天通知。|{e}的通知�
 rule|{e}适用于所有{role}。|{e}适用于谁？/{e}适用于哪些人？
 rule|{e}因为{reason}而推迟。/由于{reason}，{e}推迟了。|{e}为什么推迟？/为什么{e}推迟了？
 rule|{e}因{reason}被取消。|{e}为什么被取消？/{e}被取消的原因是什么？
+place|{e}离{place}有{n}公里。/{e}距离{place}{n}公里。|{e}离{place}有多远？/{e}距离{place}多少公里？
+place|{year}年{e}因{reason}被毁。/{e}在{year}年遭遇了洪水。|{e}是哪一年被毁的？/{e}因为什么被毁？/{e}哪一年遭遇洪水？
+place|{e}还住着{n}户人家。/现在{e}只有{n}户人家。|{e}还住着多少户人家？/{e}有几户人家？
+place|{e}以{food}闻名。/{e}因{food}而出名。|{e}以什么闻名？/{e}因什么出名？/{e}什么最有名？
+place|{e}在{year}年通了铁路。/铁路于{year}年修到{e}。|{e}什么时候通了铁路？/铁路哪一年修到{e}？
+place|{e}后面的山叫{brand}山。/{e}旁边的湖名为{brand}湖。|{e}后面的山叫什么？/{e}旁边的湖叫什么名字？
+place|{person}拥有{e}最老的房子。/{e}最老的房子归{person}所有。|谁拥有{e}最老的房子？/{e}最老的房子归谁所有？
+place|开往{e}的汽车每{n}分钟一班。/去{e}的船{day}才有。|开往{e}的汽车多久一班？/去{e}的船什么时候有？
+dish|{e}要烤{n}分钟。/{e}用{n}度烤{n2}分钟。|{e}要烤多久？/{e}烤几分钟？
+dish|做{e}需要{n}克{food}。/{e}里要放{n}克{food}。|做{e}需要多少{food}？/做{e}需要什么？/{e}里要放多少{food}？
+dish|{e}要配{food}一起吃。/吃{e}时配上{food}。|{e}配什么吃？/吃{e}时要配什么？
+dish|{e}要冷却{n}分钟再切。/{e}做好后放{n}小时。|{e}要冷却多久？/{e}做好后放几小时？
+thing|如果{e}有噪音，请拧紧{colour}螺丝。/{e}有噪音说明{colour}螺丝松了。|{e}有噪音怎么办？/{e}有噪音说明什么？
+thing|{e}的{colour}灯亮表示要换滤网。/{e}的{colour}灯亮时请换电池。|{e}的{colour}灯亮表示什么？/{e}的{colour}灯亮时怎么办？
+thing|{e}最多能载{n}{mass}。/{e}的最大载重是{n}{mass}。|{e}最多能载多少{mass}？/{e}的最大载重是多少？
+thing|{e}附带{n}个螺丝和一个{material}袋。/{e}附送一个{material}盒。|{e}附带什么？/{e}附送什么？/{e}附带几个螺丝？
+thing|{n}岁以下的儿童不能使用{e}。/{e}不适合{n}岁以下儿童。|谁不能使用{e}？/{e}不适合什么人？/多少岁以下不能使用{e}？
+org|{e}因{reason}失去了百分之{n}的客户。|{e}失去了多少客户？/{e}为什么失去客户？
+org|{e}从{year}年起不再卖{food}。/{e}已停止销售{food}。|{e}不再卖什么？/{e}停止销售什么？
+org|{e}的地址是{place}{brand}路{n}号。/寄给{e}的信请寄{place}{brand}路{n}号。|{e}的地址是什么？/寄给{e}的信寄到哪里？
+org|{e}每月付给{role}{n}元。/{e}的{role}每月挣{n}元。|{e}每月付给{role}多少钱？/{e}的{role}挣多少钱？
+org|{e}的账目由{person}管理。/{person}管理{e}的账目。|谁管理{e}的账目？/{e}的账目由谁管理？
+person|{e}{day}丢了{building}的钥匙。/{e}丢了一个{colour}的包。|{e}丢了什么？/谁丢了{building}的钥匙？/{e}什么时候丢了钥匙？
+person|{e}把{building}刷成了{colour}。/{e}画了一幅{place}的画。|{e}把{building}刷成了什么颜色？/{e}画了什么？/谁把{building}刷成了{colour}？
+person|{e}用了{n}天从{place}走到{place2}。|{e}用了多少天走到{place2}？/{e}从哪里出发？/谁从{place}走到{place2}？
+person|{e}不能吃{food}。/{e}要少吃{food}。|{e}不能吃什么？/{e}要少吃什么？
+person|{e}把钱藏在{building}里。/{e}把信放在{material}盒子后面。|{e}把钱藏在哪里？/谁把钱藏在{building}里？/{e}把信放在哪里？
+person|{e}写了{n}本{subject}书。|{e}写了几本书？/{e}写了什么书？/谁写了{n}本{subject}书？
+person|{e}向{person}借了{n}元。/{person}借给{e}{n}元。|{e}借了多少钱？/谁借给{e}{n}元？/{e}向谁借了钱？
+rule|违反{e}罚款{n}元。/违反{e}要交{n}元。|违反{e}罚多少钱？/违反{e}会怎样？
+rule|{e}取代了{year}年的旧版。/{role}在{year}年修改了{e}。|{e}取代了什么？/谁修改了{e}？/{e}是哪一年修改的？
+rule|{e}至少需要{n}票。|{e}至少需要几票？/{e}需要多少票？
+rule|{e}在{building}保存{n}年。/{e}的副本保存在{building}。|{e}保存在哪里？/{e}保存多久？/{e}的副本在哪里？
+rule|{person}反对{e}。/{e}遭到{person}的反对。|谁反对{e}？/{e}遭到谁的反对？
 rule|{e}由{person}负责。/{person}负责{e}。|谁负责{e}？/{e}由谁负责？/{e}的负责人是谁？
 """
 ROWS = tuple(tuple(row.split("|")) for row in ATTRIBUTES.strip().splitlines())
-KINDS = ("thing", "org", "person", "rule")
+KINDS = ("thing", "org", "person", "rule", "place", "dish")
 _BUILDINGS = "厨房 地下室 车库 办公室 大厅 图书馆 车间 实验室 仓库 档案室 食堂 会议室 阁楼 院子 商店 工厂".split()
 _REASONS = "大雪 罢工 停电 缺少资金 天气不好 水泵故障 没有许可证 火灾 成本太高 交货延迟 生病 软件错误 洪水 邻居投诉 人手不足".split()
 _SUFFIXES = "公司 集团 银行 书店 食品厂 汽车厂 学校 酒店 超市 出版社 软件公司 餐厅 医院 研究所 博物馆".split()
@@ -116,6 +150,12 @@ def entity(rng: Random, kind: str, noun: str = "") -> str:
     """Return a subject of `kind`."""
     if kind == "person":
         return lex.invent_name(rng)
+    if kind == "place":
+        return lex.invent_brand(rng) + rng.choice("村岛山湖镇城港寨")
+    if kind == "dish":
+        return (lex.invent_brand(rng) if rng.random() < 0.5 else rng.choice(lex.THINGS[-12:])) + rng.choice(
+            "汤 面 粥 饭 派 糕 沙拉 馅饼 布丁 炖肉".split()
+        )
     if kind == "org":
         return organisation(rng)
     noun = noun or rng.choice(lex.THINGS if kind == "thing" else lex.ABSTRACT)

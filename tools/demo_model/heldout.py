@@ -6,8 +6,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 from minicpm_core.rag import REFUSALS, Language
+
+Kind = Literal["answers", "refusals", "near misses"]
+KINDS: tuple[Kind, ...] = ("answers", "refusals", "near misses")
 
 # statement | question ; rows with the same first field describe the same kind of thing. {e} is the thing, {v} the value.
 EN_ROWS = """
@@ -124,24 +128,8 @@ _ZH_ENTITIES = {
     "contract": "租赁协议|框架合同|授权书|借款合同|保洁合同", "town": "", "firm": "", "person": "",
     "event": "电影节|马拉松|花展|围棋赛|编程大赛|书展", "recipe": "扁豆汤|杏仁饼|南瓜面包|姜饼|酸菜鱼",
 }  # fmt: skip
-_SOUNDS = (
-    "zan",
-    "vel",
-    "dor",
-    "mik",
-    "quo",
-    "lis",
-    "tav",
-    "ren",
-    "bo",
-    "sha",
-    "ulm",
-    "pex",
-    "ivo",
-    "gar",
-    "nyl",
-    "est",
-)
+_SOUNDS = """zan vel dor mik quo lis tav ren bo sha ulm pex ivo gar nyl est hul jor wim cas pru fen glo yad
+osk tri bex lom nav sib cru dax ebb fyr gom hin irn jul kep""".split()
 _FIRST = (
     "Delphine Rasmus Ottilie Casper Mirela Anselm Yusuf Ingrid Thaddeus Salome Lorcan Beatrix Haruto Zuzana".split()
 )
@@ -149,7 +137,7 @@ _LAST = "Vandermeer Okonkwo Lindqvist Papadakis Ferreira Szabo Thistlewood Aguir
 _TOWNS = "Ljubljana Bordeaux Casablanca Salzburg Edinburgh Kyoto Quebec Malmo Trieste Zaragoza".split()
 _MONTHS = "January February March April May June July August September October November December".split()
 _ZH_FAMILY = "欧司褚卫蒋韩施孔章凌霍虞柯管卢莫经房裘缪"
-_ZH_GIVEN = "若嘉瑞昕彤泽睿宁钰翰霖萱诗妍皓熙"
+_ZH_GIVEN = "若嘉瑞昕彤泽睿宁钰翰霖萱诗妍皓熙柏岚川渊舟鹭竹溪墨棠枫榆荷菱朔野星澜峰潭燕雁鹏驰桐屿汐沐歌砚"
 _ZH_TOWNS = "常州 徐州 泉州 保定 大同 开封 遵义 柳州 赣州 延安".split()
 
 
@@ -226,51 +214,56 @@ def _fill(rng: Random, template: str, entity: str, language: Language) -> str:
     return text[:1].upper() + text[1:]
 
 
-def make_question(rng: Random, language: Language, *, answerable: bool) -> Question:
-    """Return a question with one to five passages; half of the wrong ones share the thing or the attribute with it."""
+def make_question(rng: Random, language: Language, kind: Kind) -> Question:
+    """Return a question of `kind` with one to five passages.
+
+    Args:
+        rng: source of the draws.
+        language: of passages and question.
+        kind: "answers": the right passage at a random place; of the others a quarter is about the same thing, a
+            quarter has the same attribute of another thing. "refusals": no passage has the attribute, 40 % are about
+            the same thing. "near misses": no answer either, but a passage has the same attribute of another thing.
+    """
     rows = _rows(language)
     index = rng.randrange(len(rows))
-    kind, statement, question = rows[index]
-    entity = _entity(rng, kind, language)
-    gap = " " if language == "en" else ""
+    sort, _, question = rows[index]
+    entity = _entity(rng, sort, language)
 
-    def passage(sentence: str, used: set[int], about: str, sort: str) -> str:
-        parts = [sentence]
+    def passage(n: int, about: str) -> str:
+        parts, used = [_fill(rng, rows[n][1], about, language)], {n, index}
         for _ in range(rng.choice((0, 0, 1, 2))):
-            free = [i for i, r in enumerate(rows) if r[0] == sort and i not in used]
+            free = [i for i, row in enumerate(rows) if row[0] == rows[n][0] and i not in used]
             if not free:
                 break
-            n = rng.choice(free)
-            used.add(n)
-            parts.insert(rng.randint(0, len(parts)), _fill(rng, rows[n][1], about, language))
-        return gap.join(parts)
+            extra = rng.choice(free)
+            used.add(extra)
+            parts.insert(rng.randint(0, len(parts)), _fill(rng, rows[extra][1], about, language))
+        return (" " if language == "en" else "").join(parts)
 
-    def other() -> str:
+    def other(same_thing: float, same_attribute: float) -> str:
         draw = rng.random()
-        n = rng.randrange(len(rows))
-        about, sort = "", ""
-        if draw < 0.25:  # the same thing, another attribute
-            n = rng.choice([i for i, r in enumerate(rows) if r[0] == kind and i != index])
-            about, sort = entity, kind
-        elif draw < 0.5:  # the same attribute of another thing
-            n, sort = index, kind
-        while n == index and draw >= 0.5:
-            n = rng.randrange(len(rows))
-        sort = sort or rows[n][0]
-        about = about or _entity(rng, sort, language)
-        return passage(_fill(rng, rows[n][1], about, language), {n, index}, about, sort)
+        if draw < same_thing:
+            return passage(rng.choice([i for i, row in enumerate(rows) if row[0] == sort and i != index]), entity)
+        if draw < same_thing + same_attribute:
+            return passage(index, _entity(rng, sort, language))
+        n = rng.choice([i for i in range(len(rows)) if i != index])
+        return passage(n, _entity(rng, rows[n][0], language))
 
     count = rng.randint(1, 5)
-    passages = [other() for _ in range(count - answerable)]
-    right = None
-    if answerable:
-        at = rng.randint(0, len(passages))
-        passages.insert(at, passage(_fill(rng, statement, entity, language), {index}, entity, kind))
-        right = at + 1
-    return Question(_fill(rng, question, entity, language), passages, right, language)
+    if kind == "answers":
+        passages = [other(0.25, 0.25) for _ in range(count - 1)]
+        right = rng.randint(1, count)
+        passages.insert(right - 1, passage(index, entity))
+        return Question(_fill(rng, question, entity, language), passages, right, language)
+    if kind == "refusals":
+        passages = [other(0.4, 0.0) for _ in range(count)]
+    else:
+        passages = [*(other(0.25, 0.25) for _ in range(count - 1)), other(0.0, 1.0)]
+        rng.shuffle(passages)
+    return Question(_fill(rng, question, entity, language), passages, None, language)
 
 
-def make_set(language: Language, count: int, *, answerable: bool, seed: int) -> list[Question]:
+def make_set(language: Language, kind: Kind, *, count: int, seed: int) -> list[Question]:
     """Return `count` held-out questions, the same ones for the same seed."""
-    rng = Random(seed)
-    return [make_question(rng, language, answerable=answerable) for _ in range(count)]
+    rng = Random(f"{seed} {language} {kind}")
+    return [make_question(rng, language, kind) for _ in range(count)]

@@ -106,7 +106,7 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """Llama with tied embeddings and two linear probes that exist only in training."""
+    """Llama with tied embeddings and three linear probes that exist only in training."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -116,6 +116,7 @@ class Network(nn.Module):
         self.norm = Norm(shape)
         self.probe_passage = nn.Linear(shape.hidden_size, PROBE_CLASSES, bias=False)
         self.probe_question = nn.Linear(shape.hidden_size, PROBE_CLASSES, bias=False)
+        self.probe_choice = nn.Linear(shape.hidden_size, PROBE_CLASSES, bias=False)
         frequency = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2).float() / shape.head_dim)
         angle = torch.arange(shape.max_position_embeddings).float()[:, None] * frequency
         self.register_buffer("cos", angle.cos(), persistent=False)
@@ -134,12 +135,12 @@ class Network(nn.Module):
             attention.q_proj.weight.data.mul_(3.0 * slow[:, None])
             attention.k_proj.weight.data.copy_(attention.q_proj.weight)
 
-    def forward(self, ids: Tensor, probe_layers: tuple[int, int] = (2, 4)) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the final hidden states and those that the passage and question probes read."""
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the final hidden states and those that the passage, question and choice probes read."""
         x = self.embed_tokens(ids)
         cos, sin = self.cos[: ids.shape[1]].to(x.dtype), self.sin[: ids.shape[1]].to(x.dtype)
         seen: dict[int, Tensor] = {}
         for n, layer in enumerate(self.layers, start=1):
             x = layer(x, cos, sin)
             seen[n] = x
-        return self.norm(x), seen[probe_layers[0]], seen[probe_layers[1]]
+        return self.norm(x), seen[2], seen[4], seen[5]

@@ -12,15 +12,15 @@ from tools.demo_model.text_tasks import ask_characters, ask_words, copy_one
 
 Maker = Callable[[Random, float], Example]
 MIX: tuple[tuple[float, Maker], ...] = (
-    (0.17, lambda r, p: ask_attribute(r, p, "en")),
-    (0.12, lambda r, p: ask_property(r, p, "en")),
-    (0.14, lambda r, p: ask_event(r, p, "en")),
-    (0.12, ask_words),
+    (0.16, lambda r, p: ask_attribute(r, p, "en")),
+    (0.17, lambda r, p: ask_property(r, p, "en")),
+    (0.15, lambda r, p: ask_event(r, p, "en")),
+    (0.10, ask_words),
     (0.12, lambda r, p: ask_attribute(r, p, "zh")),
-    (0.11, lambda r, p: ask_property(r, p, "zh")),
-    (0.08, lambda r, p: ask_event(r, p, "zh")),
-    (0.05, ask_characters),
-    (0.06, copy_one),
+    (0.14, lambda r, p: ask_property(r, p, "zh")),
+    (0.10, lambda r, p: ask_event(r, p, "zh")),
+    (0.03, ask_characters),
+    (0.03, copy_one),
     (0.04, ask_long),
     (0.03, lambda r, p: chat.draw(r)),
 )

@@ -38,7 +38,10 @@ def run_stage(trainer: Trainer, stage: str, args: argparse.Namespace) -> None:
     worker.start()
     started, recent, seen, level_since = time.time(), [], 0, 0
     for step in range(1, steps + 1):
-        progress = begin + (1 - begin) * step / steps
+        done = max(step / steps, (time.time() - started) / 60 / args.minutes if args.minutes else 0.0)
+        if done > 1:
+            break
+        progress = begin + (1 - begin) * done
         state[1] = progress
         batch = queue.get()
         rate = min(1.0, step / 40) * schedule(progress, decay=0.1 if stage == "lists" else args.decay)
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument("--start", help="saved weights to start from")
     parser.add_argument("--steps", type=int, default=2500, help="steps of the stage answers")
     parser.add_argument("--steps-lists", type=int, default=1000, help="most steps of the stage lists")
+    parser.add_argument("--minutes", type=float, help="most minutes of a stage; the schedule keeps to them")
     parser.add_argument("--rate", type=float, default=2.5e-3, help="learning rate")
     parser.add_argument("--decay", type=float, default=0.45, help="share of the stage answers with a falling rate")
     parser.add_argument("--probe", type=float, default=1.0, help="weight of the probes' losses at the start")

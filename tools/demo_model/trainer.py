@@ -26,11 +26,12 @@ class Trainer:
         matrices = [p for n, p in zip(self.names, self.master, strict=True) if "layers" in n and p.dim() == 2]
         others = [p for n, p in zip(self.names, self.master, strict=True) if "layers" not in n or p.dim() != 2]
         self.optimizers = [
-            torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
         ]
         self.rates = (rate, rate)
         self.steps = 0
+        self.usual_norm = 0.0
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take the weights of a saved network."""
@@ -44,7 +45,7 @@ class Trainer:
         """Take one step at `rate` times the full learning rate; returns losses and accuracies."""
         net = self.network
         t = {key: torch.from_numpy(value) for key, value in batch.items()}
-        final, early, late = self.forward(t["ids"])
+        final, early, late, last = self.forward(t["ids"])
         size = net.shape.hidden_size
         logits = F.linear(final.reshape(-1, size)[t["where"]], net.embed_tokens.weight).float()
         losses = F.cross_entropy(logits, t["target"], reduction="none")
@@ -55,13 +56,16 @@ class Trainer:
             seen = net.probe_passage(early.reshape(-1, size)[t["passage_at"]]).float()
             looked = net.probe_question(late.reshape(-1, size)[t["found_at"]]).float()
             one, two = F.cross_entropy(seen, t["passage"]), F.cross_entropy(looked, t["found"])
-            total = total + probe * (one + two)
+            chosen = net.probe_choice(last.reshape(-1, size)[t["choice_at"]]).float()
+            total = total + probe * (one + two + F.cross_entropy(chosen, t["choice"]))
+            stats["probe3"] = (chosen.detach().argmax(-1) == t["choice"]).float().mean().item()
             stats["probe1"] = (seen.detach().argmax(-1) == t["passage"]).float().mean().item()
             stats["probe2"] = (t["found"].gather(1, looked.detach().argmax(-1, keepdim=True)) > 0).float().mean().item()
         total.backward()
         grads = [p.grad.float() for p in self.low]
-        norm = torch.nn.utils.get_total_norm(grads)
-        scale = min(1.0, 1.0 / (float(norm) + 1e-6))
+        norm = float(torch.nn.utils.get_total_norm(grads))
+        self.usual_norm = self.usual_norm * 0.98 + min(norm, 2 * self.usual_norm) * 0.02 if self.steps else norm
+        scale = min(1.0, 1.5 * self.usual_norm / (norm + 1e-9))  # Muon scales every step alike: keep outliers small
         for master, grad, low in zip(self.master, grads, self.low, strict=True):
             master.grad = grad.mul_(scale)
             low.grad = None
@@ -76,6 +80,7 @@ class Trainer:
         right = (logits.detach().argmax(-1) == t["target"]).float()
         first, second, rest = (t["offset"] == 0), (t["offset"] == 1), (t["offset"] > 2)
         stats |= {
+            "norm": norm,
             "loss": answer.item(),
             "first": right[first].mean().item(),
             "number": right[second].mean().item(),
