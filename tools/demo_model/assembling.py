@@ -17,19 +17,11 @@ _OTHER_SYSTEMS = (
 )
 # Words that no passage holds and that change nothing: not every word of a question must be found.
 _EXTRA = {
-    "en": (
-        "exactly",
-        "now",
-        "in total",
-        "these days",
-        "at present",
-        "actually",
-        "then",
-        "again",
-        "this time",
-        "so far",
-    ),
-    "zh": ("到底", "目前", "一般", "总共", "大概", "具体", "现在", "究竟", "通常", "当时"),
+    "en": """exactly|now|in total|these days|at present|actually|then|again|this time|so far|really|ever|once|please
+|still|usually|normally|on average|roughly|in the end|in fact|by the way|in general|at all|as a rule|if known|here|today
+|later|officially|originally|as far as you know""".replace("\n", "").split("|"),
+    "zh": """到底 目前 一般 总共 大概 具体 现在 究竟 通常 当时 靠 将 被 还 都 就 才 共 曾 已经 能 会 要 应该
+可以 最后 后来 其实 最终 主要 一共 大约 属于 关于 用 于 给 向 从 经过 算 约 得到 拿 凭""".split(),
 }
 _POLITE = {
     "en": (
@@ -63,7 +55,7 @@ def assemble(
     answer = REFUSALS[language] if right is None else f"[{labels[at]}] {right}"
     system = rng.choice(_OTHER_SYSTEMS) if rng.random() < 0.5 - 0.35 * progress else None
     thinking = False if rng.random() < 0.15 else None
-    if rng.random() < 0.12:
+    if rng.random() < 0.22:
         word = rng.choice(_EXTRA[language])
         question = question.rstrip("?？") + f" {word}?" if language == "en" else _insert(rng, question, word)
     if rng.random() < 0.1:

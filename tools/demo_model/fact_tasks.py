@@ -49,7 +49,7 @@ def ask_attribute(rng: Random, progress: float, language: Language) -> Example:
     about = module.entity(rng, kind)
     fact = module.attribute(rng, about=about, kind=kind)
     noun = _noun(about, language)
-    refuse = rng.random() < 0.38
+    refuse = rng.random() < 0.26
     hard = rng.random() < 0.5 + 0.4 * progress
     others, topics = [], {fact.topic}
     for _ in range(draw_count(rng, progress) + refuse):
@@ -82,7 +82,7 @@ def ask_property(rng: Random, progress: float, language: Language) -> Example:
     gap = " " if language == "en" else ""
     fact = module.property_of(rng)
     about, noun = fact.topic.split("|")
-    refuse = rng.random() < 0.42
+    refuse = rng.random() < 0.28
     hard = rng.random() < 0.6 + 0.3 * progress
 
     def passage(first: Fact) -> str:
@@ -119,7 +119,7 @@ def ask_event(rng: Random, progress: float, language: Language) -> Example:
     module = facts_en if language == "en" else facts_zh
     fact = module.event(rng)
     verb, thing, subject = fact.topic.split("|")
-    refuse = rng.random() < 0.38
+    refuse = rng.random() < 0.26
     hard = rng.random() < 0.5 + 0.4 * progress
     others = []
     for _ in range(draw_count(rng, progress) + refuse):

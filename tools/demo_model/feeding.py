@@ -24,9 +24,9 @@ def generate(stage: str, level: int, progress: float, encoder: Encoder, rng: Ran
         lists, length = LEVELS[level if rng.random() < 0.8 else rng.randint(0, level)]
         return encoder.encode_lists(rng, lists=lists, length=length)
     kind = rng.random()
-    if kind < 0.25:  # all words must be found, and in one passage: short, and free of any vocabulary
-        return encoder.encode_lists(rng, lists=rng.randint(1, 5), length=rng.randint(4, 9), refusals=0.5)
-    if kind < 0.30:  # longer copies of random tokens, so that any text can be copied
+    if kind < 0.14:  # all words must be found, and in one passage: short, and free of any vocabulary
+        return encoder.encode_lists(rng, lists=rng.randint(1, 5), length=rng.randint(4, 9), refusals=0.3)
+    if kind < 0.24:  # longer copies of random tokens, so that any text can be copied
         return encoder.encode_lists(rng, lists=rng.randint(1, 3), length=rng.randint(12, 45))
     return encoder.encode_example(draw(rng, progress))
 

@@ -50,7 +50,7 @@ def ask_words(rng: Random, progress: float) -> Example:
     if rng.random() < 0.5 and len(known) > 2:
         words.append(rng.choice(known))
     words = [_inflect(rng, w) for w in words]
-    refuse = rng.random() < 0.2 and len(others) > 0
+    refuse = rng.random() < 0.15 and len(others) > 0
     if refuse and rng.random() < 0.4:
         words[-1] = (_WORD.findall(rng.choice(others)) or words)[-1]
     if rng.random() < 0.3:

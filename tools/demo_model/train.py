@@ -83,7 +83,9 @@ def train(args: argparse.Namespace) -> None:
     shape = Shape(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT_WINDOW)
     weights = torch.load(args.start, weights_only=True) if args.start else None
     for stage in ("lists", "answers") if args.stage == "all" else (args.stage,):
-        trainer = Trainer(Network(shape), rate=args.rate, compiled=args.compile)
+        trainer = Trainer(
+            Network(shape), rate=args.rate_lists if stage == "lists" else args.rate, compiled=args.compile
+        )
         if weights:
             trainer.load(weights)
         run_stage(trainer, stage, args)
@@ -99,10 +101,11 @@ def main() -> None:
     parser.add_argument("--work", default="build/demo_model", help="folder for the tokenizer and saved weights")
     parser.add_argument("--stage", choices=("all", "lists", "answers"), default="all")
     parser.add_argument("--start", help="saved weights to start from")
-    parser.add_argument("--steps", type=int, default=2500, help="steps of the stage answers")
+    parser.add_argument("--steps", type=int, default=3500, help="steps of the stage answers")
     parser.add_argument("--steps-lists", type=int, default=1000, help="most steps of the stage lists")
     parser.add_argument("--minutes", type=float, help="most minutes of a stage; the schedule keeps to them")
-    parser.add_argument("--rate", type=float, default=2.5e-3, help="learning rate")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the stage answers")
+    parser.add_argument("--rate-lists", type=float, default=2.5e-3, help="learning rate of the stage lists")
     parser.add_argument("--decay", type=float, default=0.45, help="share of the stage answers with a falling rate")
     parser.add_argument("--probe", type=float, default=1.0, help="weight of the probes' losses at the start")
     parser.add_argument("--from-progress", type=float, default=0.0, help="where in the stage answers to resume")

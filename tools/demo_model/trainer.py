@@ -74,7 +74,7 @@ class Trainer:
                 group["lr"] = full * rate
             optimizer.step()
         self.steps += 1
-        decay = min(0.998, 1 - 1 / (self.steps + 1))
+        decay = min(0.995, 1 - 1 / (self.steps + 1))
         torch._foreach_lerp_(self.average, self.master, 1 - decay)
         torch._foreach_copy_([p.data for p in self.low], self.master)
         right = (logits.detach().argmax(-1) == t["target"]).float()
