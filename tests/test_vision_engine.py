@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from minicpm_core import Chunk, Engine, Sampling, load
+from minicpm_core.vision.four_bit import unpacked
+from minicpm_core.weights import StoredTensor
 from tests.toy_minicpmv import QUERIES, VERSIONS, write_minicpmv
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1.0, max_new_tokens=8)
@@ -227,6 +229,56 @@ def test_int4_leaves_tower_and_resampler_alone(folders: dict[str, Path]) -> None
     assert "Linear4bit" in kinds
     assert "Linear4bit" not in {type(module).__name__ for module in engine.model.vpm.modules()}
     assert engine.generate(ask(picture(), "?"), sampling=GREEDY).usage is not None
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("shape", [(96, 64), (64, 192)])
+def test_weights_in_4_bits_are_unpacked_as_bitsandbytes_does(nested: bool, shape: tuple[int, int]) -> None:
+    functional = pytest.importorskip("bitsandbytes").functional
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).half()
+    packed, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=nested)
+    stored = store(pack("w", packed, state))
+    assert {name: tensor.shape for name, tensor in unpacked(stored).items()} == {"w": shape}
+    expected = functional.dequantize_4bit(packed, state).float()
+    torch.testing.assert_close(unpacked(stored)["w"][...], expected, rtol=0, atol=2e-3)
+    with pytest.raises(ValueError, match=r"lack w\.absmax"):
+        unpacked({name: tensor for name, tensor in stored.items() if name != "w.absmax"})["w"][...]
+
+
+def pack(name: str, packed: torch.Tensor, state: Any) -> dict[str, torch.Tensor]:
+    return {name: packed} | {f"{name}.{part}": value for part, value in state.as_dict(packed=True).items()}
+
+
+def store(tensors: dict[str, torch.Tensor]) -> dict[str, StoredTensor]:
+    return {name: StoredTensor(name, "", tuple(t.shape), lambda t=t: t) for name, t in tensors.items()}
+
+
+def test_a_checkpoint_stored_in_4_bits_loads(tmp_path: Path, folders: dict[str, Path]) -> None:
+    functional = pytest.importorskip("bitsandbytes").functional
+    from safetensors.torch import load_file, save_file
+
+    folder = write_minicpmv(tmp_path, "2.6")
+    tensors = load_file(folder / "model.safetensors")
+    linear = [n for n, t in tensors.items() if "_proj.weight" in n and t.dim() == 2 and not n.startswith("resampler")]
+    for name in linear:
+        if tensors[name].shape[1] % 64 == 0 or name.startswith("vpm"):
+            tensors |= pack(name, *functional.quantize_4bit(tensors[name], quant_type="nf4", compress_statistics=True))
+    save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    skipped = ["down_proj", "kv_proj", "lm_head"]
+    config["quantization_config"] = {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "llm_int8_skip_modules": skipped,
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    engine = load(folder, device="cpu", dtype="float32")
+    assert "Linear4bit" in {type(module).__name__ for module in engine.model.llm.modules()}
+    assert "Linear4bit" not in {type(module).__name__ for module in engine.model.vpm.modules()}
+    found, expected = (last_logits(e, ask(picture(), "?")).float() for e in (engine, v("2.6", folders)))
+    assert torch.nn.functional.cosine_similarity(found, expected, dim=0) > 0.7
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torch import nn
 
 from minicpm_core.checkpoints import Checkpoint, load_weights
 from minicpm_core.files import has_file, read_json
+from minicpm_core.vision.four_bit import unpacked
 from minicpm_core.vision.minicpmv import LLM, read_preprocessor
 from minicpm_core.vision.model import VisionLanguageModel
 from minicpm_core.vision.resampler import Resampler, ResamplerSizes, SquareResampler
@@ -45,12 +46,13 @@ def load_parts(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_
     vision, config = checkpoint.family.vision, checkpoint.config
     assert vision is not None
     timm = vision.tower == "square"
-    with open_tensors(checkpoint.weight_files) as tensors:
+    with open_tensors(checkpoint.weight_files) as stored:
+        tensors = unpacked({name: tensor for name, tensor in stored.items() if not name.startswith(LLM)})
         tower, resampler = _build(checkpoint, tensors, timm=timm, square_keys=not vision.sliced)
         find = _from_timm if timm else _same_name
         used = _fill(tower, find, tensors, dtype, device)
         used |= _fill(resampler, lambda name: (RESAMPLER + name, None), tensors, dtype, device)
-        _say_ignored(checkpoint.name, {name for name in tensors if not name.startswith(LLM)} - used)
+        _say_ignored(checkpoint.name, set(tensors) - used)
     llm = load_weights(checkpoint, dtype=dtype, device=device, quantization_config=quantization_config)
     preprocessor = read_preprocessor(checkpoint.folder)
     return VisionLanguageModel(
