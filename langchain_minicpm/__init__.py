@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from langchain_minicpm.embeddings import MiniCPMEmbeddings
     from langchain_minicpm.llms import MiniCPMLLM
     from langchain_minicpm.rag import create_rag_chain
+    from langchain_minicpm.rerankers import MiniCPMReranker
     from langchain_minicpm.retrievers import MiniCPMRetriever, create_retriever_tool
     from langchain_minicpm.vectorstores import build_index, load_index
     from minicpm_core.index import IndexReport
@@ -20,6 +21,7 @@ __all__ = [
     "IndexReport",
     "MiniCPMEmbeddings",
     "MiniCPMLLM",
+    "MiniCPMReranker",
     "MiniCPMRetriever",
     "build_index",
     "create_rag_chain",
@@ -37,6 +39,7 @@ _HOMES = {
     "IndexReport": "minicpm_core.index",
     "MiniCPMEmbeddings": "langchain_minicpm.embeddings",
     "MiniCPMLLM": "langchain_minicpm.llms",
+    "MiniCPMReranker": "langchain_minicpm.rerankers",
     "MiniCPMRetriever": "langchain_minicpm.retrievers",
     "build_index": "langchain_minicpm.vectorstores",
     "create_rag_chain": "langchain_minicpm.rag",

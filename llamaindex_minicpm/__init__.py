@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from llamaindex_minicpm.index import MiniCPMIndexRetriever, build_index, load_index
     from llamaindex_minicpm.llms import MiniCPM, MiniCPMLLM
     from llamaindex_minicpm.rag import create_chat_engine, create_query_engine
+    from llamaindex_minicpm.rerankers import MiniCPMRerank
     from llamaindex_minicpm.settings import use_minicpm
     from minicpm_core.index import IndexReport
 
@@ -20,6 +21,7 @@ __all__ = [
     "MiniCPMEmbedding",
     "MiniCPMIndexRetriever",
     "MiniCPMLLM",
+    "MiniCPMRerank",
     "build_index",
     "create_chat_engine",
     "create_query_engine",
@@ -33,6 +35,7 @@ _HOMES = {
     "MiniCPMEmbedding": "llamaindex_minicpm.embeddings",
     "MiniCPMIndexRetriever": "llamaindex_minicpm.index",
     "MiniCPMLLM": "llamaindex_minicpm.llms",
+    "MiniCPMRerank": "llamaindex_minicpm.rerankers",
     "build_index": "llamaindex_minicpm.index",
     "create_chat_engine": "llamaindex_minicpm.rag",
     "create_query_engine": "llamaindex_minicpm.rag",

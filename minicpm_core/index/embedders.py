@@ -8,8 +8,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from minicpm_core.files import read_json
 from minicpm_core.index.splitter import CountTokens, estimate_tokens
 from minicpm_core.quiet import quiet
+from minicpm_core.translation import model_type
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -78,8 +80,21 @@ def _class_name(embedder: Embedder) -> str:
 
 
 @functools.cache
-def _shared_embedder(name: str) -> SentenceTransformerEmbedder:
+def _shared_embedder(name: str) -> Embedder:
+    if _is_minicpm(name):
+        from minicpm_core.retrieval_models import EmbeddingModel
+
+        return EmbeddingModel(name)
     return SentenceTransformerEmbedder(name)
+
+
+def _is_minicpm(name: str) -> bool:
+    """Tell MiniCPM's own embedding checkpoints, which sentence-transformers cannot read without code from them."""
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        return name.startswith("openbmb/")
+    kind = str(model_type(read_json(folder, "config.json")))
+    return kind.startswith("minicpm") or (kind == "granite" and not (folder / "modules.json").is_file())
 
 
 def measure(embedder: Embedder) -> tuple[CountTokens, int | None]:
