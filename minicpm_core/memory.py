@@ -13,6 +13,7 @@ from minicpm_core.checkpoints import Checkpoint, open_checkpoint
 from minicpm_core.files import read_header
 from minicpm_core.published import PublishedModel
 from minicpm_core.quantization import UNQUANTIZED, choose_quantization, stored_kind
+from minicpm_core.vision import tower_bytes
 
 RUNTIME_BYTES = int(0.45 * 2**30)
 """Python with torch and transformers imported."""
@@ -95,7 +96,10 @@ def plan_checkpoint(
     per_weight = _BYTES_PER_WEIGHT[chosen] if chosen else bytes_per_value
     weights = size if stored else _weight_bytes(checkpoint, per_weight, bytes_per_value)
     limit = parse_bytes(memory_limit) if memory_limit is not None else None
-    return plan_config(config, weights, chosen, context_window, limit, bytes_per_value=bytes_per_value)
+    seeing = tower_bytes(checkpoint.config, bytes_per_value) if checkpoint.family.vision else 0
+    return plan_config(
+        config, weights, chosen, context_window, limit, bytes_per_value=bytes_per_value, seeing_bytes=seeing
+    )
 
 
 def plan_published(
@@ -116,10 +120,11 @@ def plan_config(
     limit: int | None,
     *,
     bytes_per_value: float,
+    seeing_bytes: int = 0,
 ) -> MemoryPlan:
-    """Return the plan for a shape and the bytes of its weights."""
+    """Return the plan for a shape and the bytes of its weights; `seeing_bytes` is the peak of a vision tower."""
     per_token = _kv_bytes(config, bytes_per_value)
-    activations = _activation_bytes(config, bytes_per_value)
+    activations = max(_activation_bytes(config, bytes_per_value), seeing_bytes)  # one after the other
     longest = int(config.max_position_embeddings)
     if context_window is not None and not 1 <= context_window <= longest:
         raise ValueError(f"context_window is {context_window}; this model accepts 1 to {longest} tokens")

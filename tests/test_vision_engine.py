@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minicpm_core import Chunk, Engine, Sampling, load
+from minicpm_core import Chunk, Engine, Sampling, load, plan
 from minicpm_core.vision.four_bit import unpacked
 from minicpm_core.weights import StoredTensor
 from tests.toy_minicpmv import QUERIES, VERSIONS, write_minicpmv
@@ -220,6 +220,16 @@ def test_half_precision_is_kept_where_asked(folders: dict[str, Path]) -> None:
 def test_a_dropped_last_layer_is_not_run(tmp_path: Path, folders: dict[str, Path]) -> None:
     engine = load(write_minicpmv(tmp_path, "4.5", drop_vision_last_layer=True), dtype="float32", device="cpu")
     assert len(engine.model.vpm.encoder.layers) == len(v("4.5", folders).model.vpm.encoder.layers) - 1
+
+
+def test_the_memory_plan_counts_the_tower(folders: dict[str, Path], tmp_path: Path) -> None:
+    vision = {"num_attention_heads": 2, "num_hidden_layers": 2, "hidden_size": 1152, "intermediate_size": 4304}
+    large = write_minicpmv(tmp_path, "2.6", vision_config=vision)
+    assert plan(large).activations >= 4 * 1024 * (2 * 4304 + 6 * 1152) * 2
+    config = json.loads((folders["2.6"] / "config.json").read_text(encoding="utf-8"))
+    config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 48}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert plan(tmp_path).activations < plan(folders["2.6"]).activations
 
 
 def test_int4_leaves_tower_and_resampler_alone(folders: dict[str, Path]) -> None:

@@ -11,13 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from minicpm_core.vision import Vision
+from minicpm_core.vision import BATCH, Vision
 from minicpm_core.vision.prompt import Pictures
 from minicpm_core.vision.resampler import Resampler
 from minicpm_core.vision.tower import Tower
-
-BATCH = 16
-"""Slices per pass of the tower."""
 
 STILL = (-1,)
 """Temporal ids of a view that is no frame of a video."""

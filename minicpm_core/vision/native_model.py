@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from minicpm_core.vision import BATCH
 from minicpm_core.vision.prompt import Pictures
-
-BATCH = 16
-"""Views per pass of the tower."""
 
 
 class NativeVisionModel(nn.Module):
