@@ -42,7 +42,7 @@ class MiniCPMSettings(BaseModel):
         device: "auto", "cpu", "cuda" or "cuda:N".
         memory_limit: bytes, or such as "4GiB"; default: environment variable MINICPM_MEMORY_LIMIT.
         context_window: tokens of prompt and answer together.
-        adapter: folder of a LoRA adapter.
+        adapter: folder of a LoRA adapter (PEFT), or several as {name: folder}; the first is active.
         family: a name of the family table, where the checkpoint is not recognised.
         revision: branch, tag or commit on the hub.
         base_url: an OpenAI-compatible server to ask instead of loading the model.
@@ -64,16 +64,16 @@ class MiniCPMSettings(BaseModel):
 
     model: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)] = (
         Field(
-            default_factory=lambda: os.environ.get("MINICPM_MODEL", "openbmb/MiniCPM5-1B"),
+            default_factory=lambda: os.environ.get("MINICPM_MODEL") or "openbmb/MiniCPM5-1B",
             validation_alias=AliasChoices("model", "model_name"),
         )
     )
     quantization: str | None = "auto"
     dtype: str = "auto"
     device: str = "auto"
-    memory_limit: int | str | None = Field(default_factory=lambda: os.environ.get("MINICPM_MEMORY_LIMIT"))
+    memory_limit: int | str | None = Field(default_factory=lambda: os.environ.get("MINICPM_MEMORY_LIMIT") or None)
     context_window: int | None = None
-    adapter: str | Path | None = None
+    adapter: str | Path | dict[str, str | Path] | None = None
     family: str | None = None
     revision: str | None = None
     base_url: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -73,7 +73,9 @@ class EngineLLM(LLM):
         description='Bytes, or such as "4GiB"; the context window is fitted to it.',
     )
     context_window: int | None = Field(default=None, description="Tokens of prompt and answer together.")
-    adapter: str | None = Field(default=None, description="Not supported yet.")
+    adapter: str | dict[str, str] | None = Field(
+        default=None, description="PEFT folder (LoRA), or several as {name: folder}; the first is active."
+    )
     family: str | None = Field(default=None, description="Family name, where the checkpoint is not recognised.")
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     base_url: str | None = Field(default=None, description="Not supported yet.")
@@ -107,6 +109,8 @@ class EngineLLM(LLM):
     @field_validator("model", "adapter", mode="before")
     @classmethod
     def _path_as_text(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: str(folder) for name, folder in value.items()}
         return str(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")

@@ -14,6 +14,8 @@ COMMANDS = {
     "index": "read documents into an index that LangChain, LlamaIndex and this command share",
     "chat": "talk with a model, with or without documents",
     "models": "list the families of checkpoints that run, and what they cover",
+    "convert": "write a copy of a checkpoint that stock transformers, vLLM and llama.cpp can open",
+    "merge-adapter": "write a copy of a checkpoint with a LoRA adapter merged into it",
     "doctor": "show what is installed, the device, its memory, and which models fit",
 }
 EPILOG = "Errors are one line; the exit code is 2 for wrong usage, 1 for anything else that fails."
@@ -44,6 +46,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add_index_arguments(chat)
     _add_model_arguments(chat)
     chat.add_argument("--system", metavar="TEXT", help="system message, used where there are no documents")
+
+    merge = parsers["merge-adapter"]
+    for command in (parsers["convert"], merge):
+        command.add_argument("model", help="a folder or hub id")
+        if command is merge:
+            command.add_argument("adapter", help="a PEFT folder")
+        command.add_argument("out", help="a folder that does not exist yet, or is empty")
+        command.add_argument("--family", metavar="NAME", help="a name of `minicpm models`, if not recognised")
 
     doctor = parsers["doctor"]
     doctor.add_argument("model", nargs="?", help="a folder, hub id or demo: show what it needs in memory")
@@ -93,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        return int(import_module(f"minicpm_app.{options.command}").run(options) or 0)
+        return int(import_module(f"minicpm_app.{options.command.replace('-', '_')}").run(options) or 0)
     except UsageError as error:
         sys.stderr.write(f"minicpm {options.command}: error: {error}\n")
         return 2

@@ -110,12 +110,21 @@ def test_chat_without_documents_answers_from_the_model(
 
 
 def test_models_lists_every_family(capsys: pytest.CaptureFixture[str]) -> None:
-    from minicpm_core.families import FAMILIES
+    from minicpm_core.families import EMBEDDERS, FAMILIES, RERANKERS
 
     assert main(["models", "--json"]) == 0
-    assert [row["family"] for row in json.loads(capsys.readouterr().out)] == [family.name for family in FAMILIES]
+    names = [row.name for row in (*FAMILIES, *EMBEDDERS, *RERANKERS)]
+    assert [row["family"] for row in json.loads(capsys.readouterr().out)] == names
     assert main(["models"]) == 0
     assert "MiniCPM5-1B" in capsys.readouterr().out
+
+
+def test_convert_writes_a_copy_that_loads_again(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(toy), str(tmp_path / "copy"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "copy")}
+    assert json.loads((tmp_path / "copy" / "config.json").read_text())["model_type"] == "llama"
+    assert main(["convert", str(toy), str(tmp_path / "copy")]) == 1
+    assert "copy" in capsys.readouterr().err
 
 
 def test_doctor_tells_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
