@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minicpm_core.families import FAMILIES, UNSUPPORTED
+from minicpm_core.families import EMBEDDERS, FAMILIES, RERANKERS, UNSUPPORTED
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- families: python -m tools.family_table -->\n", "<!-- /families -->"
 
 
 def make_table() -> str:
-    """Return the Markdown table: a row per family, then the kinds that are refused and why."""
-    lines = ["| family | checkpoints | runs as (transformers) | thinking |", "|---|---|---|---|"]
+    """Return the Markdown table: a row per family and retrieval model, then the kinds that are refused and why."""
+    lines = ["| family | checkpoints | runs as (transformers) | pictures | thinking |", "|---|---|---|---|---|"]
     for row in FAMILIES:
-        lines.append(f"| `{row.name}` | {row.covers} | `{row.model_class}` | {'yes' if row.thinking else '-'} |")
-    lines += [f"| - | {kind.covers} | not supported: {kind.reason.split(';')[0]} | - |" for kind in UNSUPPORTED]
+        marks = ["yes" if has else "-" for has in (row.vision is not None, row.thinking)]
+        lines.append(f"| `{row.name}` | {row.covers} | `{row.model_class}` | {' | '.join(marks)} |")
+    for kind, rows in (("embeddings", EMBEDDERS), ("reranking", RERANKERS)):
+        lines += [f"| `{row.name}` | {row.covers} | {kind}: the base model's class | - | - |" for row in rows]
+    lines += [f"| - | {kind.covers} | refused: {kind.reason.split(';')[0]} | - | - |" for kind in UNSUPPORTED]
     return "\n".join(lines) + "\n"
 
 
