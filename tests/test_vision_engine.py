@@ -319,11 +319,33 @@ def test_missing_tensors_are_named(change: str, says: str, tmp_path: Path) -> No
         ({"slice_config": {"max_slice_nums": -1}}, "max_slices of the picture slicing is -1"),
         ({"num_hidden_layers": 3}, "num_hidden_layers in config.json is 3, and the files hold 2"),
         ({"version": "9.9"}, "no MiniCPM family"),
+        ({"vision_config": [1]}, "vision_config in config.json is a list"),
+        ({"slice_config": "none"}, "slice_config in config.json is a str"),
+        ({"vision_config": {"num_attention_heads": -2}}, "num_attention_heads of the vision tower is -2"),
+        ({"vision_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers of the vision tower is 1000000000"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(overrides: dict[str, Any], says: str, tmp_path: Path) -> None:
     config = json.loads((write_minicpmv(tmp_path, "2.6") / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(config | overrides), encoding="utf-8")
+    with pytest.raises(ValueError, match=says):
+        load(tmp_path, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"norm_std": [0, 1, 1]}, r"norm_std in preprocessor_config.json is \[0, 1, 1\]"),
+        ({"norm_mean": [0.5]}, "three numbers are needed"),
+        ({"norm_mean": "0.5"}, "three numbers are needed"),
+        ({"im_start": 5}, "a placeholder token of the checkpoint is 5"),
+        ({"unk": ""}, "a placeholder token of the checkpoint is ''"),
+        ({"max_slice_nums": 10**6}, "max_slices of the picture slicing is 1000000"),
+    ],
+)
+def test_a_damaged_preprocessor_config_is_refused(values: dict[str, Any], says: str, tmp_path: Path) -> None:
+    write_minicpmv(tmp_path, "2.6")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(ValueError, match=says):
         load(tmp_path, dtype="float32", device="cpu")
 

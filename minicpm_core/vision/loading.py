@@ -14,9 +14,10 @@ from torch import nn
 from minicpm_core.checkpoints import Checkpoint, load_weights
 from minicpm_core.files import has_file, read_json
 from minicpm_core.vision.four_bit import unpacked
-from minicpm_core.vision.minicpmv import LLM, read_preprocessor
+from minicpm_core.vision.minicpmv import LLM, read_scale
 from minicpm_core.vision.model import VisionLanguageModel
 from minicpm_core.vision.resampler import Resampler, ResamplerSizes, SquareResampler
+from minicpm_core.vision.slicing import read_object
 from minicpm_core.vision.tower import Tower, TowerSizes
 from minicpm_core.weights import StoredTensor, Tensors, open_tensors
 
@@ -27,6 +28,7 @@ AUDIO = ("apm.", "tts.", "audio_projection_layer.", "audio_avg_pooler.")
 _TIMM_HEADS = {"vit_so400m_patch14_siglip_384": 16}
 """timm 0.9.10, vision_transformer.py; neither config.json nor the tensors tell the number of heads."""
 
+_MOST = 1024
 _TIMM_NAMES = (
     ("embeddings.patch_embedding", "patch_embed.proj"),
     ("embeddings.position_embedding.weight", "pos_embed"),
@@ -54,14 +56,14 @@ def load_parts(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_
         used |= _fill(resampler, lambda name: (RESAMPLER + name, None), tensors, dtype, device)
         _say_ignored(checkpoint.name, set(tensors) - used)
     llm = load_weights(checkpoint, dtype=dtype, device=device, quantization_config=quantization_config)
-    preprocessor = read_preprocessor(checkpoint.folder)
+    mean, std = read_scale(checkpoint.folder, "norm_mean", "norm_std")
     return VisionLanguageModel(
         llm,
         tower,
         resampler,
         vision,
-        mean=preprocessor.get("norm_mean", (0.5, 0.5, 0.5)),
-        std=preprocessor.get("norm_std", (0.5, 0.5, 0.5)),
+        mean=mean,
+        std=std,
         together=bool(config.get("batch_vision_input", True)),
     ).eval()
 
@@ -69,7 +71,7 @@ def load_parts(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_
 def _build(checkpoint: Checkpoint, tensors: Tensors, *, timm: bool, square_keys: bool) -> tuple[Tower, Resampler]:
     """Return both modules without memory; sizes come from the tensors, the rest from config.json."""
     config = checkpoint.config
-    vision_config = config.get("vision_config") or {}
+    vision_config = read_object(config, "vision_config")
     layer = TOWER + ("blocks" if timm else "encoder.layers")
     stored = len({match[1] for name in tensors if (match := re.match(re.escape(layer) + r"\.(\d+)\.", name))})
     patch = _shape(tensors, TOWER + ("patch_embed.proj" if timm else "embeddings.patch_embedding") + ".weight")
@@ -80,7 +82,7 @@ def _build(checkpoint: Checkpoint, tensors: Tensors, *, timm: bool, square_keys:
         hidden=patch[0],
         intermediate=_shape(tensors, f"{layer}.0.mlp.fc1.weight")[0],
         layers=_layers(config, vision_config, stored),
-        heads=_timm_heads(checkpoint) if timm else int(vision_config.get("num_attention_heads", 16)),
+        heads=_timm_heads(checkpoint) if timm else _whole(vision_config, "num_attention_heads", 16),
         patch=patch[-1],
         places=places,
         eps=float(vision_config.get("layer_norm_eps", 1e-6)),
@@ -97,18 +99,18 @@ def _build(checkpoint: Checkpoint, tensors: Tensors, *, timm: bool, square_keys:
 
 def _layers(config: Any, vision_config: Any, stored: int) -> int:
     """Return the layers to run: all that are stored, but not a last one that the config drops."""
-    full = vision_config.get("num_hidden_layers")
-    if full is None or "drop_vision_last_layer" not in config:
+    if vision_config.get("num_hidden_layers") is None or "drop_vision_last_layer" not in config:
         return stored
-    return int(full) - 1 if config["drop_vision_last_layer"] else int(full)
+    full = _whole(vision_config, "num_hidden_layers", stored)
+    return min(full - 1 if config["drop_vision_last_layer"] else full, stored + 1)  # one more than stored is an error
 
 
 def _timm_heads(checkpoint: Checkpoint) -> int:
     """Return the heads of a timm tower: by its published name, unless `timm_kwargs` (config.json, meta.json) tell."""
     folder = checkpoint.folder
     for source in (checkpoint.config, read_json(folder, "meta.json") if has_file(folder, "meta.json") else {}):
-        if heads := (source.get("timm_kwargs") or {}).get("num_heads"):
-            return int(heads)
+        if (kwargs := read_object(source, "timm_kwargs")).get("num_heads"):
+            return _whole(kwargs, "num_heads", 1)
     name = str(checkpoint.config.get("vision_encoder", ""))
     if name.split(".")[0] not in _TIMM_HEADS:
         raise ValueError(
@@ -116,6 +118,13 @@ def _timm_heads(checkpoint: Checkpoint) -> int:
             'put {"timm_kwargs": {"num_heads": ...}} into config.json'
         )
     return _TIMM_HEADS[name.split(".")[0]]
+
+
+def _whole(values: Any, key: str, default: int) -> int:
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+        raise ValueError(f"{key} of the vision tower is {value!r}; a whole number of 1 to {_MOST} is needed")
+    return value
 
 
 Source = tuple[str, int | None]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LLM = "llm."
 """Prefix of the language model's tensors."""
 
-_QUERIES = 64
+_QUERIES, _MOST_QUERIES = 64, 4096
 _VIEW = 448
 """Side in pixels of V-1.0's only view."""
 
@@ -99,6 +99,21 @@ def read_preprocessor(folder: Path) -> Mapping[str, Any]:
     return read_json(folder, name) if has_file(folder, name) else {}
 
 
+def read_scale(folder: Path, mean: str, std: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return what is taken off the channels of preprocessor_config.json, and by what they are divided then."""
+    preprocessor = read_preprocessor(folder)
+    values = []
+    for key in (mean, std):
+        given = preprocessor.get(key, (0.5, 0.5, 0.5))
+        numbers = isinstance(given, (list, tuple)) and all(isinstance(n, (int, float)) and abs(n) < 1e6 for n in given)
+        if not numbers or len(given) != 3 or (key == std and min(given) <= 0):
+            raise ValueError(
+                f"{key} in preprocessor_config.json is {given!r}; three numbers are needed, of std above 0"
+            )
+        values.append(tuple(float(n) for n in given))
+    return values[0], values[1]
+
+
 def language_part(tensors: Tensors) -> Tensors:
     """Return the language model's tensors under the names of its class in transformers."""
     return {name.removeprefix(LLM): tensor for name, tensor in tensors.items() if name.startswith(LLM)}
@@ -110,10 +125,12 @@ def load_pictures(checkpoint: Checkpoint) -> SliceReader:
     assert vision is not None
     preprocessor = read_preprocessor(checkpoint.folder)
     queries = config.get("query_num") or preprocessor.get("image_feature_size") or _QUERIES
+    if not isinstance(queries, int) or not 1 <= queries <= _MOST_QUERIES:
+        raise ValueError(f"query_num in config.json is {queries!r}; a whole number of 1 to {_MOST_QUERIES} is needed")
     return SliceReader(
         SliceRule.read(config, preprocessor),
         Markers.read(preprocessor),
-        int(queries),
+        queries,
         numbered=bool(preprocessor.get("use_image_id", config.get("use_image_id", True))) and not vision.nested_slices,
         nested=vision.nested_slices,
         temporal=vision.temporal,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.files import has_file, read_json
-from minicpm_core.vision.minicpmv import SliceReader, read_preprocessor
+from minicpm_core.vision.minicpmv import SliceReader, read_preprocessor, read_scale
 from minicpm_core.vision.prompt import Markers
 from minicpm_core.vision.slicing import SliceRule
 
@@ -64,10 +64,6 @@ def load_model(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_
     from minicpm_core.checkpoints import load_weights
     from minicpm_core.vision.native_model import NativeVisionModel
 
-    preprocessor = read_preprocessor(checkpoint.folder)
+    mean, std = read_scale(checkpoint.folder, "image_mean", "image_std")
     model = load_weights(checkpoint, dtype=dtype, device=device, quantization_config=quantization_config)
-    return NativeVisionModel(
-        model,
-        mean=preprocessor.get("image_mean", (0.5, 0.5, 0.5)),
-        std=preprocessor.get("image_std", (0.5, 0.5, 0.5)),
-    ).eval()
+    return NativeVisionModel(model, mean=mean, std=std).eval()

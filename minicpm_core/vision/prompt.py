@@ -25,6 +25,13 @@ class Markers:
     slice: tuple[str, str] = ("<slice>", "</slice>")
     number: tuple[str, str] = ("<image_id>", "</image_id>")
 
+    def __post_init__(self) -> None:
+        for text in (self.slot, *self.image, *self.slice, *self.number):
+            if not isinstance(text, str) or not 0 < len(text) <= 64:
+                raise ValueError(
+                    f"a placeholder token of the checkpoint is {text!r}; a text of 1 to 64 characters is needed"
+                )
+
     @classmethod
     def read(cls, preprocessor: Mapping[str, Any]) -> Markers:
         """Return the texts that preprocessor_config.json names, the published ones where it is silent."""

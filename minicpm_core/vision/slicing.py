@@ -36,18 +36,26 @@ class SliceRule:
     upsize: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_slices", "resolution", "patch", "merge"):
+        for name, most in (("max_slices", 256), ("resolution", 4096), ("patch", 256), ("merge", 16)):
             value = getattr(self, name)
-            if not isinstance(value, int) or not 1 <= value <= 65536:
-                raise ValueError(f"{name} of the picture slicing is {value!r}; a whole number of 1 to 65536 is needed")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(f"{name} of the picture slicing is {value!r}; a whole number of 1 to {most} is needed")
 
     @classmethod
     def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], **more: Any) -> SliceRule:
         """Return the rule of a checkpoint: preprocessor_config.json first, then config.json, then the defaults."""
-        given = dict(config) | dict(config.get("slice_config") or {}) | dict(preprocessor)
+        given = dict(config) | dict(read_object(config, "slice_config")) | dict(preprocessor)
         values = {"max_slices": "max_slice_nums", "resolution": "scale_resolution", "patch": "patch_size"}
         rule = {name: given[key] for name, key in values.items() if given.get(key) is not None}
         return cls(**rule | more if given.get("slice_mode", True) else rule | more | {"max_slices": 1})
+
+
+def read_object(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the object under `key`, {} where there is none; ValueError where it is something else."""
+    value = config.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key} in config.json is a {type(value).__name__}; an object is needed")
+    return value
 
 
 def choose_grid(size: Size, rule: SliceRule) -> Size | None:
