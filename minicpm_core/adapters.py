@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ Adapter = str | Path | Mapping[str, str | Path]
 """A PEFT folder, or several under names of one's own; the first is active after loading."""
 
 DEFAULT_NAME = "default"
+BESIDE = "vpm_resampler_embedtokens.pt"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -51,6 +53,18 @@ def find_adapters(adapter: Adapter) -> dict[str, Path]:
     except ImportError as error:
         raise ImportError('adapters need peft: pip install "minicpm-integrations[lora]"') from error
     return folders
+
+
+def find_beside(folders: Mapping[str, Path]) -> tuple[Path, ...]:
+    """Return the file of whole modules that MiniCPM-V's tutorials save beside an adapter: they replace the base's.
+
+    Raises:
+        ValueError: one of several adapters has such a file; whole modules cannot be switched.
+    """
+    found = tuple(folder / BESIDE for folder in folders.values() if has_file(folder, BESIDE))
+    if found and len(folders) > 1:
+        raise ValueError(f"{found[0]} replaces modules of the model; load that adapter alone")
+    return found
 
 
 def attach(model: Any, folders: Mapping[str, Path]) -> Any:
@@ -124,6 +138,7 @@ def merge_adapter(
     if checkpoint.family.vision is not None:
         raise ValueError("merging into checkpoints that read pictures is not supported; load with adapter=... instead")
     folders = find_adapters(adapter)
+    checkpoint = replace(checkpoint, beside=find_beside(folders))
     target = empty_folder(out)
     adapted = attach(load_weights(checkpoint, dtype=stored_dtype(checkpoint), device="cpu"), folders)
     write_model(checkpoint, adapted.merge_and_unload(safe_merge=True), target)

@@ -28,12 +28,21 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder with its parsed config.json and its row of the family table."""
+    """A checkpoint folder with its parsed config.json and its row of the family table.
+
+    Args:
+        name: what the caller asked for.
+        folder: where the files are.
+        config: the content of config.json.
+        family: the row.
+        beside: files whose tensors take the place of those in the folder.
+    """
 
     name: str
     folder: Path
     config: Mapping[str, Any]
     family: Family
+    beside: tuple[Path, ...] = ()
 
     @property
     def chat_template(self) -> str:
@@ -49,7 +58,7 @@ class Checkpoint:
     @cached_property
     def weight_files(self) -> tuple[Path, ...]:
         """The files that hold the weights, each checked to be there and whole."""
-        return find_weight_files(self.folder)
+        return find_weight_files(self.folder) + self.beside
 
 
 def open_checkpoint(model: str | Path, *, family: str | None = None, revision: str | None = None) -> Checkpoint:

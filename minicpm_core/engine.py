@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minicpm_core.adapters import attach as attach_adapters
-from minicpm_core.adapters import find_adapters
+from minicpm_core.adapters import find_adapters, find_beside
 from minicpm_core.adapters import switch as switch_adapter
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
 from minicpm_core.decoding import OPEN_THINK
@@ -264,6 +264,8 @@ def load(
     if unsupported := [n for n, v in (("base_url", base_url), ("api_key", api_key)) if v]:
         raise ValueError(f"{', '.join(unsupported)}: not supported by this version; leave out")
     checkpoint = open_checkpoint(model, family=family, revision=revision)
+    adapters = find_adapters(adapter) if adapter else {}
+    checkpoint = replace(checkpoint, beside=find_beside(adapters))
     checkpoint.weight_files  # noqa: B018  checked before torch is imported
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, checkpoint, chosen_device)
@@ -273,7 +275,6 @@ def load(
     )
     refuse_if_too_large(memory, checkpoint.name)
     quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=chosen_dtype)
-    adapters = find_adapters(adapter) if adapter else {}
     tokenizer = load_tokenizer(checkpoint)
     vision = checkpoint.family.vision
     load_model = import_module(vision.module).load_model if vision else load_weights

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 _CHECKED_AT_ONCE = 2**24
+_COPY_OF_BASE = ".original_module."
+"""PEFT's copy of a module as it was before training."""
 _IGNORED = ".rotary_emb.inv_freq"
 """A buffer that old checkpoints store and every class computes itself."""
 
@@ -110,9 +112,15 @@ def _open_pickle(file: Path) -> dict[str, StoredTensor]:
             raise ValueError(f"{file} holds {name!r}, a {type(value).__name__}; only tensors are accepted")
     kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
     return {
-        name: StoredTensor(name, kinds.get(value.dtype, "I8"), tuple(value.shape), partial(_itself, value))
+        _plain_name(name): StoredTensor(name, kinds.get(value.dtype, "I8"), tuple(value.shape), partial(_itself, value))
         for name, value in stored.items()
+        if _COPY_OF_BASE not in name
     }
+
+
+def _plain_name(name: str) -> str:
+    """Return the checkpoint's own name of a tensor that was saved from a model inside PEFT's."""
+    return name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")
 
 
 def _itself(tensor: Any) -> Any:

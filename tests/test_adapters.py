@@ -169,3 +169,27 @@ def test_missing_peft_names_the_extra(tmp_path: Path, toy: Path, monkeypatch: py
     monkeypatch.setattr(builtins, "__import__", without_peft)
     with pytest.raises(ImportError, match=r'pip install "minicpm-integrations\[lora\]"'):
         minicpm_core.load(toy, adapter=tmp_path)
+
+
+def test_whole_modules_beside_an_adapter_replace_the_bases(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    folder = write_family(tmp_path / "base", "minicpm")
+    adapter = write_adapter(tmp_path / "adapter", folder, "minicpm")
+    embeddings = torch.randn_like(load_file(folder / "model.safetensors")["model.embed_tokens.weight"])
+    name = "base_model.model.model.embed_tokens"
+    saved = {
+        f"{name}.modules_to_save.default.weight": embeddings,
+        f"{name}.original_module.weight": torch.zeros_like(embeddings),
+    }
+    torch.save(saved, adapter / "vpm_resampler_embedtokens.pt")
+    with minicpm_core.load(folder, dtype="float32", adapter=adapter) as engine:
+        assert engine.model.get_input_embeddings().weight.equal(embeddings)
+        expected = logits_of(engine)
+    merged = merge_adapter(folder, adapter, tmp_path / "merged")
+    with minicpm_core.load(merged, dtype="float32") as engine:
+        assert (logits_of(engine) - expected).abs().max() < 1e-4
+    other = write_adapter(tmp_path / "other", folder, "minicpm", seed=2)
+    with pytest.raises(ValueError, match="replaces modules of the model; load that adapter alone"):
+        minicpm_core.load(folder, adapter={"a": adapter, "b": other})
