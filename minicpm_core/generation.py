@@ -12,6 +12,7 @@ from minicpm_core.families import Family
 from minicpm_core.memory import PREFILL_CHUNK
 from minicpm_core.sampler import Sampler
 from minicpm_core.types import Chunk, FinishReason, Sampling, Usage
+from minicpm_core.vision import Cancelled
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def generate_ids(model: Any, request: Request, cancelled: threading.Event) -> It
         prompt = {"input_ids": torch.tensor([request.prompt_ids], device=model.device)}
         skipped = 0  # positions that pictures take beyond their tokens
         if request.pictures is not None:
-            prompt, skipped = model.prefill(prompt["input_ids"], request.pictures)
+            try:
+                prompt, skipped = model.prefill(prompt["input_ids"], request.pictures, cancelled)
+            except Cancelled:
+                return
         for start in range(0, len(request.prompt_ids), PREFILL_CHUNK):
             if cancelled.is_set():
                 return

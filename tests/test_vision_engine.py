@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from minicpm_core import Chunk, Engine, Sampling, load, plan
+from minicpm_core.generation import generate_ids
 from minicpm_core.vision.four_bit import unpacked
 from minicpm_core.weights import StoredTensor
 from tests.toy_minicpmv import QUERIES, VERSIONS, write_minicpmv
@@ -137,6 +139,21 @@ def test_prefill_in_parts_equals_one_pass(folders: dict[str, Path], monkeypatch:
     whole = engine.generate(messages, sampling=GREEDY)
     monkeypatch.setattr("minicpm_core.generation.PREFILL_CHUNK", 7)
     assert engine.generate(messages, sampling=GREEDY) == whole
+
+
+def test_a_cancelled_request_stops_between_batches_of_views(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, cancelled, passes = engine.prepare(ask(*[picture(100, 300)] * 4, "?")), threading.Event(), []
+    tower = engine.model.vpm.forward
+
+    def forward(patches: torch.Tensor, positions: torch.Tensor) -> Any:
+        passes.append(len(patches))
+        cancelled.set()
+        return tower(patches, positions)
+
+    monkeypatch.setattr(engine.model.vpm, "forward", forward)
+    monkeypatch.setattr("minicpm_core.vision.model.BATCH", 1)
+    assert list(generate_ids(engine.model, request, cancelled)) == []
+    assert passes == [1]
 
 
 def test_scale_emb_does_not_reach_the_features(folders: dict[str, Path]) -> None:

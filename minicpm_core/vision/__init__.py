@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,16 @@ BATCH = 4
 
 _HIDDEN, _INTERMEDIATE, _PATCHES = 1152, 4304, 1156
 """The published towers (SigLIP So400m), and the patches of a view of 448² pixels in whole patches."""
+
+
+class Cancelled(Exception):
+    """The request was cancelled while its pictures were read."""
+
+
+def refuse_cancelled(cancelled: threading.Event | None) -> None:
+    """Raise Cancelled where the event is set."""
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled
 
 
 @dataclass(frozen=True)

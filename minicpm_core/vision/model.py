@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from minicpm_core.vision import BATCH, Vision
+from minicpm_core.vision import BATCH, Vision, refuse_cancelled
 from minicpm_core.vision.prompt import Pictures
 from minicpm_core.vision.resampler import Resampler
 from minicpm_core.vision.tower import Tower
@@ -76,15 +77,21 @@ class VisionLanguageModel(nn.Module):
         """Run the language model on `input_ids` or `inputs_embeds`."""
         return self.llm(*args, **arguments)
 
-    def prefill(self, input_ids: Tensor, pictures: Pictures) -> tuple[dict[str, Tensor], int]:
+    def prefill(
+        self, input_ids: Tensor, pictures: Pictures, cancelled: threading.Event | None = None
+    ) -> tuple[dict[str, Tensor], int]:
         """Return the prompt's inputs by name, features in their slots, and the positions that decoding skips (none).
 
         Args:
             input_ids: [1, tokens].
             pictures: with spans in token ids.
+            cancelled: looked at before each batch of views.
+
+        Raises:
+            Cancelled: it was set.
         """
         embeds = self.llm.get_input_embeddings()(input_ids).clone()
-        features = self.encode(pictures).to(embeds.dtype)
+        features = self.encode(pictures, cancelled).to(embeds.dtype)
         # Granite multiplies all its inputs by this; the official code leaves features as they are.
         features = features / getattr(self.config, "embedding_multiplier", 1)
         for (start, end), tokens in zip(pictures.spans, features, strict=True):
@@ -96,13 +103,16 @@ class VisionLanguageModel(nn.Module):
             embeds[0, start:end] = tokens
         return {"inputs_embeds": embeds}, 0
 
-    def encode(self, pictures: Pictures) -> Tensor:
+    def encode(self, pictures: Pictures, cancelled: threading.Event | None = None) -> Tensor:
         """Return the feature tokens of the pictures' views, [views, queries, width]."""
         patches, grids = zip(*(self._patches(view) for view in pictures.views), strict=True)
         frames: list[tuple[int, ...]] = []
         for picture in pictures.pictures:
             frames += [picture.frames] if picture.frames is not None else [STILL] * len(picture.views)
-        features = self._strip(patches) if self._vision.tower == "strip" else self._grids(patches, grids)
+        if self._vision.tower == "strip":
+            features = self._strip(patches, cancelled)
+        else:
+            features = self._grids(patches, grids, cancelled)
         return self.resampler(features, grids, frames)  # type: ignore[no-any-return]
 
     def _patches(self, view: Any) -> tuple[Tensor, Grid]:
@@ -113,7 +123,9 @@ class VisionLanguageModel(nn.Module):
         tiles = torch.from_numpy(pixels).view(rows, size, columns, size, 3).permute(0, 2, 4, 1, 3)
         return tiles.reshape(rows * columns, -1).to(self.device, self.dtype), (rows, columns)
 
-    def _grids(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> list[Tensor]:
+    def _grids(
+        self, patches: Sequence[Tensor], grids: Sequence[Grid], cancelled: threading.Event | None
+    ) -> list[Tensor]:
         """Return the tower's features per slice; slices of equal size go through it together."""
         same: dict[Grid, list[int]] = defaultdict(list)
         for place, grid in enumerate(grids):
@@ -122,19 +134,21 @@ class VisionLanguageModel(nn.Module):
         for grid, places in same.items():
             position = self.vpm.resized_positions if self._vision.tower == "square" else self.vpm.grid_positions
             for start in range(0, len(places), BATCH):
+                refuse_cancelled(cancelled)
                 batch = places[start : start + BATCH]
                 out = self.vpm(torch.stack([patches[i] for i in batch]), position(*grid))
                 features.update(zip(batch, out, strict=True))
         return [features[i] for i in range(len(patches))]
 
-    def _strip(self, patches: Sequence[Tensor]) -> list[Tensor]:
+    def _strip(self, patches: Sequence[Tensor], cancelled: threading.Event | None) -> list[Tensor]:
         """Return features as V-2.5's code computes them: places along one line, as long as the largest slice.
 
         The mask there never hides the padding, which is why every slice is padded and attends to it.
         """
-        if not self._together:
-            return [self.vpm(one[None], self.vpm.grid_positions(1, len(one)))[0] for one in patches]
         padded = pad_sequence(list(patches), batch_first=True)
-        positions = self.vpm.grid_positions(1, padded.shape[1])
-        out = torch.cat([self.vpm(batch, positions) for batch in torch.split(padded, BATCH)])
-        return [features[: len(one)] for features, one in zip(out, patches, strict=True)]
+        batches = torch.split(padded, BATCH) if self._together else [one[None] for one in patches]
+        features: list[Tensor] = []
+        for batch in batches:
+            refuse_cancelled(cancelled)
+            features += self.vpm(batch, self.vpm.grid_positions(1, batch.shape[1]))
+        return [out[: len(one)] for out, one in zip(features, patches, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minicpm_core.vision import BATCH
+from minicpm_core.vision import BATCH, refuse_cancelled
 from minicpm_core.vision.prompt import Pictures
 
 
@@ -49,16 +50,22 @@ class NativeVisionModel(nn.Module):
         logits = self.model.lm_head(out.last_hidden_state[:, -logits_to_keep:])
         return CausalLMOutputWithPast(logits=logits, past_key_values=out.past_key_values)
 
-    def prefill(self, input_ids: Tensor, pictures: Pictures) -> tuple[dict[str, Tensor], int]:
+    def prefill(
+        self, input_ids: Tensor, pictures: Pictures, cancelled: threading.Event | None = None
+    ) -> tuple[dict[str, Tensor], int]:
         """Return the prompt's inputs by name, features in their slots, and the positions that decoding skips.
 
         Args:
             input_ids: [1, tokens].
             pictures: with spans in token ids.
+            cancelled: looked at before each batch of views.
+
+        Raises:
+            Cancelled: it was set.
         """
         embeds = self.model.get_input_embeddings()(input_ids).clone()
         grids = [(view.shape[0] // self._patch, view.shape[1] // self._patch) for view in pictures.views]
-        features = self.encode(pictures)
+        features = self.encode(pictures, cancelled)
         kinds = torch.zeros_like(input_ids)
         for (start, end), tokens in zip(pictures.spans, features, strict=True):
             if end - start != len(tokens):
@@ -77,11 +84,14 @@ class NativeVisionModel(nn.Module):
         text = torch.arange(input_ids.shape[1], device=input_ids.device).expand(1, 1, -1)
         return inputs | {"position_ids": torch.cat([text, places])}, int(skipped)
 
-    def encode(self, pictures: Pictures) -> list[Tensor]:
+    def encode(self, pictures: Pictures, cancelled: threading.Event | None = None) -> list[Tensor]:
         """Return the feature tokens of each view, [tokens, width]."""
         views = pictures.views
-        batches = (views[start : start + BATCH] for start in range(0, len(views), BATCH))
-        return [features for batch in batches for features in self._encode(batch)]
+        features: list[Tensor] = []
+        for start in range(0, len(views), BATCH):
+            refuse_cancelled(cancelled)
+            features += self._encode(views[start : start + BATCH])
+        return features
 
     @property
     def _patch(self) -> int:
