@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,10 +60,9 @@ def open_tensors(files: tuple[Path, ...]) -> Iterator[Tensors]:
         ValueError: a file is damaged, or a pickle holds something else than tensors.
     """
     tensors: dict[str, StoredTensor] = {}
-    with ExitStack() as opened:
-        for file in files:
-            tensors |= _open_safetensors(file, opened) if file.suffix == ".safetensors" else _open_pickle(file)
-        yield {name: tensor for name, tensor in tensors.items() if not name.endswith(_IGNORED)}
+    for file in files:
+        tensors |= _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file)
+    yield {name: tensor for name, tensor in tensors.items() if not name.endswith(_IGNORED)}
 
 
 def refuse_not_finite(name: str, tensor: Any) -> None:
@@ -75,11 +74,12 @@ def refuse_not_finite(name: str, tensor: Any) -> None:
             raise ValueError(f"tensor {name} holds numbers that are not finite (NaN or infinity); download it again")
 
 
-def _open_safetensors(file: Path, opened: ExitStack) -> dict[str, StoredTensor]:
+def _open_safetensors(file: Path) -> dict[str, StoredTensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        handle = opened.enter_context(safe_open(file, framework="pt", device="cpu"))
+        # Closed with its last tensor: closing it here would fail while a thread of transformers still reads.
+        handle: Any = safe_open(str(file), framework="pt", device="cpu")
         slices = {name: handle.get_slice(name) for name in handle.keys()}
         kinds = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
