@@ -5,26 +5,45 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from minicpm_core.rag import REFUSALS, Language
 from tools.demo_model.network import Shape
 
 BOS, PAD, STOP = 0, 1, (1, 3)
+# Factors on the output rows of the refusals' first tokens, chosen with `tools.demo_model.calibrate`.
+# The first norm of the network takes them out again where the token is read.
+REFUSAL_SCALES: Mapping[Language, float] = {"en": 1.06, "zh": 1.03}
 
 
-def export(weights: dict[str, Tensor], shape: Shape, tokenizer: Path, folder: Path) -> None:
+def export(
+    weights: dict[str, Tensor],
+    shape: Shape,
+    tokenizer: Path,
+    folder: Path,
+    *,
+    refusal_scales: Mapping[Language, float] = REFUSAL_SCALES,
+) -> None:
     """Save `weights` (names of the training network) as bfloat16 beside the files of `tokenizer`."""
     folder.mkdir(parents=True, exist_ok=True)
+    embeddings = weights["embed_tokens.weight"].clone()
+    vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    for language, scale in refusal_scales.items():
+        embeddings[vocabulary.encode(REFUSALS[language], add_special_tokens=False).ids[0]] *= scale
+    weights = weights | {"embed_tokens.weight": embeddings}
     tensors = {
         f"model.{name}": weight.to(torch.bfloat16).contiguous()
         for name, weight in weights.items()
         if not name.startswith("probe")
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -62,9 +81,17 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--no-calibration", action="store_true", help="leave the refusals' rows as trained")
     args = parser.parse_args()
     weights = torch.load(args.weights, weights_only=True)
-    export(weights, Shape(vocab_size=weights["embed_tokens.weight"].shape[0]), args.tokenizer, args.out)
+    scales: Mapping[Language, float] = {} if args.no_calibration else REFUSAL_SCALES
+    export(
+        weights,
+        Shape(vocab_size=weights["embed_tokens.weight"].shape[0]),
+        args.tokenizer,
+        args.out,
+        refusal_scales=scales,
+    )
 
 
 if __name__ == "__main__":

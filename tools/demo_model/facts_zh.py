@@ -174,7 +174,9 @@ def fill(template: str, values: dict[str, str], rng: Random) -> str:
     return re.sub(r"\{(\w+)\}", value, template)
 
 
-def attribute(rng: Random, *, about: str = "", kind: str = "", row: int = -1, rows: tuple = ROWS) -> Fact:
+def attribute(
+    rng: Random, *, about: str = "", kind: str = "", row: int = -1, rows: tuple[tuple[str, ...], ...] = ROWS
+) -> Fact:
     """Return one fact of the table, `about` an entity or a random one."""
     choices = [n for n, r in enumerate(rows) if not kind or r[0] == kind]
     n = row if row >= 0 else rng.choice(choices)
