@@ -109,6 +109,8 @@ class ReasoningSplitter:
 
     def flush(self) -> tuple[str, str]:
         """Return what was held back at the end of the text."""
+        if self._state == "start":
+            self._blank = False  # no tag came: white space belongs to the answer
         rest = self._take(len(self._held))
         return (rest.rstrip(), "") if self.in_reasoning else ("", rest)
 

@@ -74,7 +74,7 @@ class RagSettings:
     @classmethod
     def demo(cls) -> RagSettings:
         """Return the settings for the demo checkpoint: short passages, and questions searched as they stand."""
-        return cls(chunk_size=48, chunk_overlap=0, follow_up="history")
+        return cls(chunk_size=48, chunk_overlap=0, k=5, follow_up="history")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from minicpm_core.decoding import ReasoningSplitter, StopTexts, TokenDecoder
 
 def _cut(text: str, places: list[int]) -> list[str]:
     edges = [0, *sorted({p % (len(text) + 1) for p in places}), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @pytest.mark.parametrize("text", ["保修期为两年 hello", "😀👩‍👩‍👧 𠮷 é", "a\n\n b  c\t", "[1] 35 EUR."])

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+
+
+def join_printed(outputs: list[Any]) -> list[Any]:
+    """Return what was printed as one output; what a library said about this machine on stderr is no result."""
+    printed = "".join(output["text"] for output in outputs if output.get("name") == "stdout")
+    others = [output for output in outputs if output.output_type != "stream"]
+    return ([nbformat.v4.new_output("stream", name="stdout", text=printed)] if printed else []) + others
+
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,5 +29,7 @@ if __name__ == "__main__":
         client.execute()
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)  # when each cell ran tells a reader nothing
+            if cell.cell_type == "code":
+                cell.outputs = join_printed(cell.outputs)
         nbformat.write(notebook, path)
         print(path.name)

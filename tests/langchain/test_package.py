@@ -18,6 +18,7 @@ def test_the_public_names() -> None:
         "IndexReport",
         "MiniCPMEmbeddings",
         "MiniCPMLLM",
+        "MiniCPMReranker",
         "MiniCPMRetriever",
         "build_index",
         "create_rag_chain",
