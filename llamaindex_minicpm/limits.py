@@ -23,7 +23,7 @@ def plan_limits(
     None when the checkpoint is not on this machine, or when loading will refuse the arguments in `others`.
     """
     from minicpm_core.checkpoints import open_checkpoint
-    from minicpm_core.engine import choose_device, choose_dtype
+    from minicpm_core.devices import choose_device, choose_dtype
     from minicpm_core.memory import available_memory, plan_checkpoint
 
     name = None if any(others.values()) else _find_local(model, revision)

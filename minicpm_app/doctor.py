@@ -27,7 +27,7 @@ PACKAGES = {
 
 def run(options: Namespace) -> int:
     """Print the facts, as a table or as JSON."""
-    from minicpm_core.engine import choose_device
+    from minicpm_core.devices import choose_device
     from minicpm_core.memory import available_memory, parse_bytes
 
     device = choose_device("auto")

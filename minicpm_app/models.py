@@ -10,7 +10,8 @@ from minicpm_app.ask import print_line
 
 def run(options: Namespace) -> int:
     """Print a row per family: its name, the checkpoints it covers, the class that runs it."""
-    from minicpm_core.families import EMBEDDERS, FAMILIES, RERANKERS
+    from minicpm_core.families import FAMILIES
+    from minicpm_core.retrieval_families import EMBEDDERS, RERANKERS
 
     rows = [
         {"family": f.name, "covers": f.covers, "thinking": f.thinking, "pictures": f.vision is not None}

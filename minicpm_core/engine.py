@@ -16,6 +16,7 @@ from minicpm_core.adapters import find_adapters, find_beside
 from minicpm_core.adapters import switch as switch_adapter
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
 from minicpm_core.decoding import OPEN_THINK
+from minicpm_core.devices import choose_device, choose_dtype
 from minicpm_core.generation import Request, generate_chunks
 from minicpm_core.memory import MemoryPlan, available_memory, plan_checkpoint, refuse_if_too_large
 from minicpm_core.messages import check_messages
@@ -282,35 +283,6 @@ def load(
     if adapters:
         weights = attach_adapters(weights, adapters)
     return Engine(checkpoint, weights, tokenizer, memory)
-
-
-def choose_device(device: str) -> str:
-    """Return "cuda" where there is a GPU for "auto", else "cpu"; a named device is checked."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = device.split(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise ValueError(f'device is {device!r}; accepted: "auto", "cpu", "cuda", "cuda:N"')
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device is {device!r}, but torch sees no CUDA device here; use device="cpu" or "auto"')
-    return device
-
-
-def choose_dtype(dtype: str, checkpoint: Checkpoint, device: str) -> Any:
-    """Return the torch dtype; "auto" is the stored one, but on the CPU float32 for small models and no float16."""
-    import torch
-
-    names = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-    stored = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "bfloat16")
-    name = stored.removeprefix("torch.") if dtype == "auto" else dtype
-    if name not in names:
-        raise ValueError(f"dtype is {name!r}; accepted: auto, {', '.join(names)}")
-    small = sum(f.stat().st_size for f in checkpoint.weight_files) < 200_000_000
-    if dtype == "auto" and device == "cpu" and (small or name == "float16"):
-        return torch.float32 if small else torch.bfloat16
-    return names[name]
 
 
 def _stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:

@@ -8,45 +8,18 @@ from functools import partial
 from typing import Any
 
 from minicpm_core import experts, translation, weights
+from minicpm_core.chat_templates import (
+    CHATML_TEMPLATE,
+    LLAMA3_TEMPLATE,
+    PLAIN_CHATML_TEMPLATE,
+    QWEN2_TEMPLATE,
+    ROLES_TEMPLATE,
+)
 from minicpm_core.types import Sampling
 from minicpm_core.vision import Vision, configs
 from minicpm_core.vision.minicpmv import language_part
 
 Json = Mapping[str, Any]
-
-ROLES_TEMPLATE = (
-    "{%- for m in messages -%}"
-    "{%- if m.role == 'user' -%}<用户>{{ m.content | trim }}<AI>"
-    "{%- else -%}{{ m.content | trim }}{%- endif -%}"
-    "{%- endfor -%}"
-)
-"""The plain-text roles of MiniCPM-1B and 2B (`chat()` of the official modelling code)."""
-
-PLAIN_CHATML_TEMPLATE = (
-    r"{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor -%}"
-    r"{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
-)
-"""ChatML of MiniCPM3, MiniCPM4 and MiniCPM-2B-128k."""
-
-CHATML_TEMPLATE = PLAIN_CHATML_TEMPLATE.removesuffix("{%- endif -%}") + (
-    r"{%- if enable_thinking is defined -%}"
-    r"{{ '<think>\n' if enable_thinking else '<think>\n\n</think>\n\n' }}"
-    r"{%- endif -%}{%- endif -%}"
-)
-"""ChatML with the thinking switch."""
-
-QWEN2_TEMPLATE = (
-    r"{%- if messages[0].role != 'system' -%}"
-    r"{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{%- endif -%}"
-) + PLAIN_CHATML_TEMPLATE
-"""Qwen2's ChatML, with its default system message."""
-
-LLAMA3_TEMPLATE = (
-    r"{{ '<|begin_of_text|>' }}{%- for m in messages -%}"
-    r"{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}{%- endfor -%}"
-    r"{%- if add_generation_prompt -%}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif -%}"
-)
-"""Llama 3's headers."""
 
 
 @dataclass(frozen=True)
@@ -86,28 +59,6 @@ class Family:
     quantized_arrange: Callable[[weights.Tensors], weights.Tensors] | None = None
     notice: Callable[[Json], str] = lambda config: ""
     vision: Vision | None = None
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """What is particular about a kind of checkpoint that embeds or ranks texts; its weights are those of a Family.
-
-    Args:
-        name: for people and messages.
-        covers: the published checkpoints.
-        base: tells the families whose config and tensors it has.
-        causal: attention looks back only, unless `is_causal` in config.json says otherwise.
-        query: the query's text, with {query}; instructed is the same with {instruction}.
-        max_tokens: longest input, special tokens included.
-    """
-
-    name: str
-    covers: str
-    base: Callable[[Json], bool]
-    causal: bool
-    query: str
-    instructed: str
-    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -341,38 +292,6 @@ FAMILIES: tuple[Family, ...] = (
     _native("minicpm-ocr", "MiniCPM-OCR", "minicpm_ocr", "MiniCPMOcr"),
 )
 
-EMBEDDERS: tuple[Retrieval, ...] = (
-    Retrieval(
-        name="minicpm-embedding",
-        covers="MiniCPM-Embedding, MiniCPM-Embedding-Light",
-        base=lambda config: _is(config, "minicpm", "granite"),
-        causal=False,
-        query="Query: {query}",
-        instructed="Instruction: {instruction} Query: {query}",
-        max_tokens=512,
-    ),
-    Retrieval(
-        name="visrag-ret",
-        covers="VisRAG-Ret (texts)",
-        base=lambda config: _is(config, "minicpmv"),
-        causal=True,
-        query="Represent this query for retrieving relevant documents: {query}",
-        instructed="{instruction}{query}",
-        max_tokens=2048,
-    ),
-)
-RERANKERS: tuple[Retrieval, ...] = (
-    Retrieval(
-        name="minicpm-reranker",
-        covers="MiniCPM-Reranker, MiniCPM-Reranker-Light",
-        base=lambda config: _is(config, "minicpm", "granite"),
-        causal=False,
-        query="Query: {query}",
-        instructed="Instruction: {instruction} Query: {query}",
-        max_tokens=1024,
-    ),
-)
-
 UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported(
         covers="MiniCPM-SALA",
@@ -412,12 +331,3 @@ def find_family(config: Json, chat_template: str, family: str | None = None) -> 
         f"no MiniCPM family has model_type {translation.model_type(config)!r} with such a config and chat template; "
         f"known families: {names}. If the checkpoint is one of these, name it with family=..."
     )
-
-
-def find_retrieval(rows: tuple[Retrieval, ...], config: Json) -> Retrieval:
-    """Return the row of EMBEDDERS or RERANKERS that the checkpoint belongs to; ValueError where there is none."""
-    for row in rows:
-        if row.base(config):
-            return row
-    covered = "; ".join(row.covers for row in rows)
-    raise ValueError(f"model_type {translation.model_type(config)!r} is none of: {covered}")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
-from minicpm_core.families import EMBEDDERS, RERANKERS, Retrieval, find_retrieval
+from minicpm_core.devices import choose_device, choose_dtype
 from minicpm_core.memory import available_memory, plan_checkpoint, refuse_if_too_large
 from minicpm_core.quantization import bitsandbytes_config
+from minicpm_core.retrieval_families import EMBEDDERS, RERANKERS, Retrieval, find_retrieval
 from minicpm_core.weights import Tensors, open_tensors
 
 _BODY = "model."
@@ -33,8 +34,6 @@ class _Body:
         batch_size: int,
         revision: str | None,
     ) -> None:
-        from minicpm_core.engine import choose_device, choose_dtype
-
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; at least one text is needed")
         self.name = str(model)

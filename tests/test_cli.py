@@ -110,7 +110,8 @@ def test_chat_without_documents_answers_from_the_model(
 
 
 def test_models_lists_every_family(capsys: pytest.CaptureFixture[str]) -> None:
-    from minicpm_core.families import EMBEDDERS, FAMILIES, RERANKERS
+    from minicpm_core.families import FAMILIES
+    from minicpm_core.retrieval_families import EMBEDDERS, RERANKERS
 
     assert main(["models", "--json"]) == 0
     names = [row.name for row in (*FAMILIES, *EMBEDDERS, *RERANKERS)]

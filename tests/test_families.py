@@ -13,7 +13,8 @@ import pytest
 import minicpm_core
 from minicpm_core import translation
 from minicpm_core.activations import register_activation
-from minicpm_core.families import CHATML_TEMPLATE, FAMILIES, PLAIN_CHATML_TEMPLATE, ROLES_TEMPLATE, find_family
+from minicpm_core.chat_templates import CHATML_TEMPLATE, PLAIN_CHATML_TEMPLATE, ROLES_TEMPLATE
+from minicpm_core.families import FAMILIES, find_family
 from tests.toy_families import CONFIGS, write_family
 
 TEXT_FAMILIES = tuple(CONFIGS)

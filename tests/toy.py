@@ -44,7 +44,7 @@ def write_llama(folder: Path, *, seed: int = 0, eos_free: bool = True, **overrid
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from minicpm_core.families import CHATML_TEMPLATE
+    from minicpm_core.chat_templates import CHATML_TEMPLATE
 
     folder.mkdir(parents=True, exist_ok=True)
     size = write_tokenizer(folder, chat_template="<s>" + CHATML_TEMPLATE)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minicpm_core.families import EMBEDDERS, FAMILIES, RERANKERS, UNSUPPORTED
+from minicpm_core.families import FAMILIES, UNSUPPORTED
+from minicpm_core.retrieval_families import EMBEDDERS, RERANKERS
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- families: python -m tools.family_table -->\n", "<!-- /families -->"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_minicpm import ChatMiniCPM, MiniCPMLLM, build_index, load_index
 from langchain_minicpm.vectorstores import MiniCPMChroma
 from minicpm_core import Chunk, Engine
+from minicpm_core.rag import RagSettings
 from tests.toy import write_llama
 
 
@@ -118,7 +120,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniCPMChroma]:
     """An index of these files, made with the demo embeddings."""
     folder = tmp_path_factory.mktemp("index")
-    build_index(documents, persist_directory=folder, embeddings="demo")
+    settings = replace(RagSettings.demo(), k=4)
+    build_index(documents, persist_directory=folder, embeddings="demo", settings=settings)
     chroma = load_index(folder)
     yield chroma
     chroma.index.close()

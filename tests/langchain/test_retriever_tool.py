@@ -129,7 +129,7 @@ async def test_k_is_exact_and_changes_per_call(store: MiniCPMChroma) -> None:
     assert len(retriever.invoke(QUESTION)) == 2
     assert len(retriever.invoke(QUESTION, k=3)) == 3
     assert len(await retriever.ainvoke(QUESTION, k=1)) == 1
-    assert len(MiniCPMRetriever(index=store).invoke(QUESTION)) == store.index.settings.k
+    assert len(MiniCPMRetriever(index=store).invoke(QUESTION)) == 4 == store.index.settings.k
 
 
 def test_another_vector_store_is_searched_by_meaning() -> None:

@@ -1,0 +1,36 @@
+"""Where a model runs, and in which number format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minicpm_core.checkpoints import Checkpoint
+
+
+def choose_device(device: str) -> str:
+    """Return "cuda" where there is a GPU for "auto", else "cpu"; a named device is checked."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.split(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f'device is {device!r}; accepted: "auto", "cpu", "cuda", "cuda:N"')
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device is {device!r}, but torch sees no CUDA device here; use device="cpu" or "auto"')
+    return device
+
+
+def choose_dtype(dtype: str, checkpoint: Checkpoint, device: str) -> Any:
+    """Return the torch dtype; "auto" is the stored one, but on the CPU float32 for small models and no float16."""
+    import torch
+
+    names = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+    stored = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "bfloat16")
+    name = stored.removeprefix("torch.") if dtype == "auto" else dtype
+    if name not in names:
+        raise ValueError(f"dtype is {name!r}; accepted: auto, {', '.join(names)}")
+    small = sum(f.stat().st_size for f in checkpoint.weight_files) < 200_000_000
+    if dtype == "auto" and device == "cpu" and (small or name == "float16"):
+        return torch.float32 if small else torch.bfloat16
+    return names[name]
