@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import minicpm_core
 from minicpm_core import merge_adapter
 from tests.toy_families import CONFIGS, write_family
+from tests.toy_minicpmv import write_minicpmv
 
 peft = pytest.importorskip("peft")
 
@@ -193,3 +195,20 @@ def test_whole_modules_beside_an_adapter_replace_the_bases(tmp_path: Path) -> No
     other = write_adapter(tmp_path / "other", folder, "minicpm", seed=2)
     with pytest.raises(ValueError, match="replaces modules of the model; load that adapter alone"):
         minicpm_core.load(folder, adapter={"a": adapter, "b": other})
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.6", "4.5"])
+@pytest.mark.parametrize("quantization", ["none", "int4"])
+def test_adapters_lie_over_models_that_see(version: str, quantization: str, tmp_path: Path) -> None:
+    folder = write_minicpmv(tmp_path / "base", version)
+    adapter = write_adapter(tmp_path / "adapter", folder, version, targets=["q_proj", "v_proj"])
+    parts = [{"type": "image", "image": Image.new("RGB", (60, 40), "red")}, {"type": "text", "text": "what?"}]
+    greedy = minicpm_core.Sampling(temperature=0, max_new_tokens=8)
+    with minicpm_core.load(folder, dtype="float32", quantization=quantization) as engine:
+        plain = engine.generate([{"role": "user", "content": parts}], sampling=greedy)
+    with minicpm_core.load(folder, dtype="float32", quantization=quantization, adapter=adapter) as engine:
+        adapted = engine.generate([{"role": "user", "content": parts}], sampling=greedy)
+        assert adapted.content != plain.content
+        assert adapted.usage == plain.usage
+        engine.set_adapter(None)
+        assert engine.generate([{"role": "user", "content": parts}], sampling=greedy) == plain

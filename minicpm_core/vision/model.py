@@ -77,6 +77,10 @@ class VisionLanguageModel(nn.Module):
         """Run the language model on `input_ids` or `inputs_embeds`."""
         return self.llm(*args, **arguments)
 
+    def prepare_inputs_for_generation(self, *args: Any, **arguments: Any) -> Any:
+        """Return what the language model does; PEFT asks a causal model for this, the engine does not."""
+        return self.llm.prepare_inputs_for_generation(*args, **arguments)
+
     def prefill(
         self, input_ids: Tensor, pictures: Pictures, cancelled: threading.Event | None = None
     ) -> tuple[dict[str, Tensor], int]:
