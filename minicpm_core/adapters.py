@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from minicpm_core.checkpoints import find_folder, load_weights, open_checkpoint
-from minicpm_core.copies import empty_folder, stored_dtype, write_model
+from minicpm_core.copies import add_to_copy, empty_folder, stored_dtype, write_model
 from minicpm_core.files import has_file, read_header, read_json
 from minicpm_core.quantization import stored_kind
 
@@ -68,13 +69,14 @@ def find_beside(folders: Mapping[str, Path]) -> tuple[Path, ...]:
 
 
 def attach(model: Any, folders: Mapping[str, Path]) -> Any:
-    """Return the model with the adapters on it, the first of them active.
+    """Put the adapters into the model, the first of them active; return PEFT's handle on them.
 
     Raises:
         ValueError: an adapter was made for another model.
     """
     from peft import PeftModel
 
+    model = getattr(model, "adaptable", model)
     adapted: Any = None
     for name, folder in folders.items():
         try:
@@ -135,14 +137,37 @@ def merge_adapter(
     checkpoint = open_checkpoint(model, family=family, revision=revision)
     if kind := stored_kind(checkpoint.config):
         raise ValueError(f"the weights of {model} are stored in {kind}; merge into the unquantised checkpoint")
-    if checkpoint.family.vision is not None:
-        raise ValueError("merging into checkpoints that read pictures is not supported; load with adapter=... instead")
     folders = find_adapters(adapter)
     checkpoint = replace(checkpoint, beside=find_beside(folders))
+    if vision := checkpoint.family.vision:
+        if checkpoint.beside:
+            raise ValueError(f"{checkpoint.beside[0]} replaces whole modules; load with adapter=... instead of merging")
+        seeing = import_module(vision.module).load_model(checkpoint, dtype=stored_dtype(checkpoint), device="cpu")
+        return add_to_copy(checkpoint, layer_changes(attach(seeing, folders)), empty_folder(out))
     target = empty_folder(out)
     adapted = attach(load_weights(checkpoint, dtype=stored_dtype(checkpoint), device="cpu"), folders)
     write_model(checkpoint, adapted.merge_and_unload(safe_merge=True), target)
     return target
+
+
+def layer_changes(adapted: Any) -> dict[str, Any]:
+    """Return what the active adapter adds to the weights, by tensor name, in float32.
+
+    Raises:
+        ValueError: the adapter changes the model by more than a sum (DoRA), or what is changed is no plain layer.
+    """
+    from peft.tuners.lora import Linear, LoraLayer
+
+    changes: dict[str, Any] = {}
+    for name, layer in adapted.get_base_model().named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        if not isinstance(layer, Linear) or any(layer.use_dora.values()):
+            raise ValueError(
+                f"the adapter changes {name} in a way that cannot be merged; load with adapter=... instead"
+            )
+        changes[f"{name}.weight"] = sum(layer.get_delta_weight(active).float() for active in layer.active_adapters)
+    return changes
 
 
 def _refuse_unused(model: Any, name: str, folder: Path) -> None:

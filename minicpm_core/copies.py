@@ -1,14 +1,17 @@
-"""Writes copies of checkpoints: in the form of a stock class of transformers, which other programs can open."""
+"""Writes copies of checkpoints: as a stock class of transformers, or in their own layout with changes added."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from minicpm_core.activations import is_registered_here
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
 from minicpm_core.files import has_file
+from minicpm_core.weights import open_tensors
 
 SHARD_SIZE = "2GB"
 
@@ -47,6 +50,39 @@ def write_model(checkpoint: Checkpoint, model: Any, folder: Path) -> None:
     load_tokenizer(checkpoint).save_pretrained(folder)
     if has_file(checkpoint.folder, "generation_config.json"):
         shutil.copyfile(checkpoint.folder / "generation_config.json", folder / "generation_config.json")
+
+
+def add_to_copy(checkpoint: Checkpoint, changes: Mapping[str, Any], folder: Path) -> Path:
+    """Copy a checkpoint file by file in its own layout, adding `changes` to the tensors that they name.
+
+    Raises:
+        ValueError: a change names a tensor that the files hold under another name.
+    """
+    from safetensors.torch import save_file
+
+    left = dict(changes)
+    with open_tensors(checkpoint.weight_files) as tensors:
+        if unknown := sorted(left.keys() - tensors.keys()):
+            raise ValueError(
+                f"the files hold {unknown[0]} under another name; load with adapter=... instead of merging"
+            )
+    index: dict[str, str] = {}
+    count = len(checkpoint.weight_files)
+    for number, file in enumerate(checkpoint.weight_files, start=1):
+        name = "model.safetensors" if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
+        with open_tensors((file,)) as stored:
+            whole = {key: tensor[...] for key, tensor in stored.items()}
+            for key in whole.keys() & left.keys():
+                whole[key] = (whole[key].float() + left.pop(key)).to(whole[key].dtype)
+            save_file({key: tensor.contiguous() for key, tensor in whole.items()}, folder / name, {"format": "pt"})
+        index |= dict.fromkeys(whole, name)
+    if count > 1:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    for pattern in ("*.json", "*.jinja", "*.model", "*.txt"):
+        for file in sorted(checkpoint.folder.glob(pattern)):
+            if has_file(checkpoint.folder, file.name) and not file.name.endswith(".index.json"):
+                shutil.copyfile(file, folder / file.name)
+    return folder
 
 
 def empty_folder(out: str | Path) -> Path:

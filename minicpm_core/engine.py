@@ -34,12 +34,15 @@ class Engine:
     Leaving a stream early stops the model within one token.
     """
 
-    def __init__(self, checkpoint: Checkpoint, model: Any, tokenizer: Any, memory: MemoryPlan) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, model: Any, tokenizer: Any, memory: MemoryPlan, adapted: Any = None
+    ) -> None:
         self.checkpoint = checkpoint
         self.family = checkpoint.family
         vision = checkpoint.family.vision
         self._reader = import_module(vision.module).load_pictures(checkpoint) if vision else None
         self.model = model
+        self._adapted = adapted  # PEFT's handle on the adapters inside the model
         self.tokenizer = tokenizer
         self.context_window = memory.context_window
         self._memory = memory
@@ -199,7 +202,7 @@ class Engine:
         """
 
         def switch(cancelled: threading.Event) -> Iterator[Chunk]:
-            switch_adapter(self.model, name)
+            switch_adapter(self._adapted, name)
             return iter(())
 
         for _ in self._worker.stream(switch):  # in its turn, so that no answer is begun with one and ended with another
@@ -208,7 +211,7 @@ class Engine:
     def close(self) -> None:
         """Stop what runs, refuse what waits, and free the model's memory."""
         self._close()
-        self.model = None
+        self.model = self._adapted = None
 
     def __enter__(self) -> Engine:
         return self
@@ -280,9 +283,8 @@ def load(
     vision = checkpoint.family.vision
     load_model = import_module(vision.module).load_model if vision else load_weights
     weights = load_model(checkpoint, dtype=chosen_dtype, device=chosen_device, quantization_config=quantized)
-    if adapters:
-        weights = attach_adapters(weights, adapters)
-    return Engine(checkpoint, weights, tokenizer, memory)
+    adapted = attach_adapters(weights, adapters) if adapters else None
+    return Engine(checkpoint, weights, tokenizer, memory, adapted)
 
 
 def _stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:

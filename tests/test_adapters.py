@@ -15,6 +15,7 @@ import minicpm_core
 from minicpm_core import merge_adapter
 from tests.toy_families import CONFIGS, write_family
 from tests.toy_minicpmv import write_minicpmv
+from tests.toy_vision import write_native
 
 peft = pytest.importorskip("peft")
 
@@ -39,7 +40,9 @@ def write_adapter(folder: Path, checkpoint: Path, family: str, *, seed: int = 0,
     with minicpm_core.load(checkpoint, dtype="float32") as engine:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT's own use of what transformers deprecates
-            peft.get_peft_model(engine.model, config).save_pretrained(folder, save_embedding_layers=False)
+            peft.get_peft_model(getattr(engine.model, "adaptable", engine.model), config).save_pretrained(
+                folder, save_embedding_layers=False
+            )
     return folder
 
 
@@ -197,18 +200,34 @@ def test_whole_modules_beside_an_adapter_replace_the_bases(tmp_path: Path) -> No
         minicpm_core.load(folder, adapter={"a": adapter, "b": other})
 
 
-@pytest.mark.parametrize("version", ["2.0", "2.6", "4.5"])
+def write_seeing(folder: Path, version: str) -> Path:
+    return write_native(folder, version) if version.startswith("minicpmv") else write_minicpmv(folder, version)
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.6", "4.5", "minicpmv4_6"])
 @pytest.mark.parametrize("quantization", ["none", "int4"])
 def test_adapters_lie_over_models_that_see(version: str, quantization: str, tmp_path: Path) -> None:
-    folder = write_minicpmv(tmp_path / "base", version)
-    adapter = write_adapter(tmp_path / "adapter", folder, version, targets=["q_proj", "v_proj"])
+    folder = write_seeing(tmp_path / "base", version)
+    targets = [r".*(llm|language_model).*\.o_proj", r".*(llm|language_model).*\.up_proj"]
+    adapter = write_adapter(tmp_path / "adapter", folder, version, targets="|".join(targets))
     parts = [{"type": "image", "image": Image.new("RGB", (60, 40), "red")}, {"type": "text", "text": "what?"}]
+    messages = [{"role": "user", "content": parts}]
     greedy = minicpm_core.Sampling(temperature=0, max_new_tokens=8)
     with minicpm_core.load(folder, dtype="float32", quantization=quantization) as engine:
-        plain = engine.generate([{"role": "user", "content": parts}], sampling=greedy)
+        plain = engine.generate(messages, sampling=greedy)
     with minicpm_core.load(folder, dtype="float32", quantization=quantization, adapter=adapter) as engine:
-        adapted = engine.generate([{"role": "user", "content": parts}], sampling=greedy)
+        adapted = engine.generate(messages, sampling=greedy)
         assert adapted.content != plain.content
-        assert adapted.usage == plain.usage
         engine.set_adapter(None)
-        assert engine.generate([{"role": "user", "content": parts}], sampling=greedy) == plain
+        assert engine.generate(messages, sampling=greedy) == plain
+    if quantization == "none":
+        merged = merge_adapter(folder, adapter, tmp_path / "merged")
+        with minicpm_core.load(merged, dtype="float32") as engine:
+            assert engine.generate(messages, sampling=greedy).content == adapted.content
+
+
+def test_a_change_of_what_the_files_hold_otherwise_is_not_merged(tmp_path: Path) -> None:
+    folder = write_minicpmv(tmp_path / "base", "2.0")  # its tower is stored with query, key and value in one
+    adapter = write_adapter(tmp_path / "adapter", folder, "2.0", targets=["q_proj"])
+    with pytest.raises(ValueError, match="under another name"):
+        merge_adapter(folder, adapter, tmp_path / "merged")

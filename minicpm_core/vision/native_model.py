@@ -34,6 +34,11 @@ class NativeVisionModel(nn.Module):
         return self.model.config.get_text_config()
 
     @property
+    def adaptable(self) -> Any:
+        """The class that adapters were trained on."""
+        return self.model
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device  # type: ignore[no-any-return]
