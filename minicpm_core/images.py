@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 128 * 2**20
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF")
 """Formats that are read; others of Pillow's start outside programs (EPS) or are never pictures of users."""
 
-ACCEPTED = "a PIL image, a file's path, bytes, a data URI or base64 text"
+ACCEPTED = "a PIL image, a NumPy array of bytes, a file's path, bytes, a data URI or base64 text"
 _LONGEST_PATH = 4096
 _SHORTEST_PICTURE = 64
 _DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
@@ -37,7 +37,8 @@ def read_image(source: Any) -> Image:
     first is taken.
 
     Args:
-        source: a PIL image, a path, a file:// URL, bytes, a data URI or base64 text.
+        source: a PIL image, a uint8 array [height, width] or [height, width, 3 or 4], a path, a file:// URL, bytes, a
+            data URI or base64 text.
 
     Raises:
         FileNotFoundError: a path that does not exist.
@@ -52,6 +53,16 @@ def read_image(source: Any) -> Image:
 
     if isinstance(source, Image.Image):
         return _to_rgb(source, "the PIL image")
+    if hasattr(source, "__array_interface__"):
+        try:
+            if source.ndim not in (2, 3):
+                raise TypeError
+            return _to_rgb(Image.fromarray(source), "the array")
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"an array of shape {source.shape} and type {source.dtype} is no picture; accepted: uint8 values, "
+                "[height, width] or [height, width, 3 or 4]"
+            ) from error
     if isinstance(source, Path):
         return _decode(_read_file(source), str(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -67,7 +78,8 @@ def find_source(part: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: no key of the part, or more than one, gives a picture.
     """
-    given = [(key, part[key]) for key in ("image", "image_url", "url", "path", "base64", "data") if part.get(key)]
+    keys_of_pictures = ("image", "image_url", "url", "path", "base64", "data")
+    given = [(key, part[key]) for key in keys_of_pictures if not _is_empty(part.get(key))]
     if len(given) != 1:
         keys = ", ".join(str(key) for key in part) or "none"
         raise ValueError(
@@ -77,6 +89,10 @@ def find_source(part: Mapping[str, Any]) -> Any:
     if key == "image_url" and isinstance(value, Mapping):
         value = value.get("url")
     return Path(value) if key == "path" and isinstance(value, str) else value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (str, bytes, Mapping)) and not value)
 
 
 def _from_text(text: str) -> Image:

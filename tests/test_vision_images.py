@@ -254,3 +254,19 @@ def test_a_text_model_refuses_pictures_unread(kind: str) -> None:
     messages = [{"role": "user", "content": [{"type": kind, kind: "no such file.png"}]}]
     with pytest.raises(ValueError, match=f"part of type '{kind}', but this model reads text only"):
         check_messages(messages, vision=False)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_arrays_are_pictures(channels: int) -> None:
+    values = np.full((3, 4, channels), 255, np.uint8)
+    values[1, 2, :3] = 10
+    array = values[:, :, 0] if channels == 1 else values
+    image = read_image(find_source({"type": "image", "image": array}))
+    assert (image.size, image.mode) == ((4, 3), "RGB")
+    assert (image.getpixel((2, 1)), image.getpixel((0, 0))) == ((10, 10, 10), (255, 255, 255))
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 2, 7), np.uint8), np.zeros((2, 2, 3)), np.zeros(5, np.uint8)])
+def test_arrays_that_are_no_pictures_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="is no picture; accepted: uint8"):
+        read_image(array)
