@@ -112,17 +112,16 @@ def read_profile(settings: MiniCPMSettings) -> ModelProfile | None:
     from minicpm_core.checkpoints import open_checkpoint
 
     checkpoint = open_checkpoint(folder, family=settings.family)
-    if settings.engine is not None:
-        window = settings.engine.context_window
-    else:
-        window = settings.context_window or int(checkpoint.config["max_position_embeddings"])
+    text_config = checkpoint.config.get("text_config") or checkpoint.config
+    window = settings.engine.context_window if settings.engine is not None else settings.context_window
+    window = window or text_config.get("max_position_embeddings")
+    limits: ModelProfile = {"max_input_tokens": window, "max_output_tokens": window} if window else {}
     return {
+        **limits,
         "name": settings.model,
         "open_weights": True,
-        "max_input_tokens": window,
-        "max_output_tokens": window,
         "text_inputs": True,
-        "image_inputs": False,
+        "image_inputs": checkpoint.family.vision is not None,
         "image_url_inputs": False,
         "audio_inputs": False,
         "video_inputs": False,

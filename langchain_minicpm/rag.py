@@ -30,6 +30,7 @@ from langchain_minicpm.retrievers import Searchable, open_searchable, search_pas
 from langchain_minicpm.settings import MiniCPMSettings
 from minicpm_core.citations import find_citations
 from minicpm_core.rag import (
+    CHARS_PER_TOKEN,
     Passage,
     RagSettings,
     build_messages,
@@ -41,9 +42,6 @@ from minicpm_core.rag import (
     prompt_room,
     search_query,
 )
-
-_CHARS_PER_TOKEN = {"en": 3.0, "zh": 1.0}
-"""A cautious estimate for models whose tokenizer is not here."""
 
 
 class RagInput(TypedDict):
@@ -197,7 +195,7 @@ class RagSteps:
         if window is None:
             return passages
         room = prompt_room(window, options.get("max_tokens", getattr(model, "max_tokens", None)))
-        per_token = _CHARS_PER_TOKEN[detect_language(question)]
+        per_token = CHARS_PER_TOKEN[detect_language(question)]
 
         def count(messages: list[dict[str, str]]) -> int:
             if engine:

@@ -26,6 +26,7 @@ from llamaindex_minicpm.index import Searchable, open_retriever, to_passage
 from llamaindex_minicpm.llms import MiniCPM
 from minicpm_core.citations import find_citations
 from minicpm_core.rag import (
+    CHARS_PER_TOKEN,
     RagSettings,
     build_messages,
     condense_messages,
@@ -36,9 +37,6 @@ from minicpm_core.rag import (
     prompt_room,
     search_query,
 )
-
-_CHARS_PER_TOKEN = {"en": 3.0, "zh": 1.0}
-"""A cautious estimate for models whose tokenizer is not known."""
 
 
 def create_query_engine(
@@ -209,7 +207,7 @@ class RagSteps:
 
 def _estimate_tokens(messages: list[dict[str, str]]) -> int:
     text = "\n".join(message["content"] for message in messages)
-    return int(len(text) / _CHARS_PER_TOKEN[detect_language(text)])
+    return int(len(text) / CHARS_PER_TOKEN[detect_language(text)])
 
 
 def _to_chat(messages: Sequence[dict[str, str]]) -> tuple[ChatMessage, ...]:

@@ -249,7 +249,7 @@ def load(
     Args:
         model: a folder in the hub's layout, a hub id such as "openbmb/MiniCPM5-1B", or "demo".
         quantization: "int4" (nf4, double quantisation), "int8", "none", or "auto" (int4 for weights above 1 GB).
-        dtype: "auto" (as stored; float32 for float16 on the CPU), "bfloat16", "float16" or "float32".
+        dtype: "auto" (as stored; on the CPU float32 below 200 MB, bfloat16 for float16), or a name such as "float32".
         device: "auto", "cpu", "cuda" or "cuda:N".
         memory_limit: bytes, or such as "4GiB": the context window is fitted to it, and what cannot fit is refused.
         context_window: tokens of prompt and answer together; None takes the model's own, or what fits the memory.

@@ -20,6 +20,8 @@ SYSTEM_PROMPTS: Mapping[Language, str] = {
     "zh": "只根据编号的段落回答问题。用编号注明所用的段落，例如 [1]。如果段落里没有答案，只回答：文档中没有提到。",
 }
 REFUSALS: Mapping[Language, str] = {"en": "The documents do not say.", "zh": "文档中没有提到。"}
+CHARS_PER_TOKEN: Mapping[Language, float] = {"en": 3.0, "zh": 1.0}
+"""A cautious estimate for models whose tokenizer is not known."""
 QUESTION_LABELS: Mapping[Language, str] = {"en": "Question: ", "zh": "问题："}
 
 CONDENSE_PROMPTS: Mapping[Language, str] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.runnables import ConfigurableField
+from PIL import Image
 from pydantic import ValidationError
 
 from langchain_minicpm import ChatMiniCPM, MiniCPMLLM
-from minicpm_core import Chunk, Engine, Usage
+from minicpm_core import Chunk, Engine, Sampling, Usage
 from tests.langchain.conftest import Recorder, ScriptedEngine
+from tests.toy_minicpmv import write_minicpmv
+from tests.toy_vision import write_native
 
 QUESTION = "What is the warranty?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -359,3 +364,28 @@ def test_the_model_can_be_made_configurable(chat: ChatMiniCPM, engine: Engine) -
 
 def test_package_versions_are_in_the_trace() -> None:
     assert "minicpm-integrations" in ChatMiniCPM(model="a/b").metadata["lc_versions"]
+
+
+@pytest.mark.parametrize("version", ["2.6", "minicpmv4_6"])
+def test_a_model_that_sees_takes_pictures_and_says_so(version: str, tmp_path: Path) -> None:
+    native = version.startswith("minicpmv")
+    folder = write_native(tmp_path, version) if native else write_minicpmv(tmp_path, version)
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    model = ChatMiniCPM(model=str(folder), temperature=0, max_tokens=6)
+    assert model.profile is not None
+    assert model.profile["image_inputs"] is True
+    assert model.profile["max_input_tokens"] == model.load_engine().context_window
+    text = {"type": "text", "text": "what?"}
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    block = {"type": "image", "base64": data, "mime_type": "image/png"}
+    answers = [model.invoke([HumanMessage([part, text])]) for part in (url, block)]
+    engine = model.load_engine()
+    expected = engine.generate(
+        [{"role": "user", "content": [{"type": "image", "image": buffer.getvalue()}, text]}],
+        sampling=Sampling(temperature=0, max_new_tokens=6),
+    )
+    assert expected.usage is not None
+    assert [answer.content for answer in answers] == [expected.content] * 2
+    assert [a.usage_metadata["input_tokens"] for a in answers if a.usage_metadata] == [expected.usage.prompt_tokens] * 2
