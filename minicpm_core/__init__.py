@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from minicpm_core.types import Chunk, Message, Sampling, ToolCall, Usage
+from minicpm_core.types import Chunk, IncompleteOutputError, Message, Sampling, TokenLogprob, ToolCall, Usage
 
 if TYPE_CHECKING:
     from minicpm_core.adapters import merge_adapter
@@ -19,10 +19,12 @@ __all__ = [
     "Chunk",
     "EmbeddingModel",
     "Engine",
+    "IncompleteOutputError",
     "MemoryPlan",
     "Message",
     "RerankerModel",
     "Sampling",
+    "TokenLogprob",
     "ToolCall",
     "Usage",
     "close_all",

@@ -53,12 +53,19 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one call: the prompt's (of them, reused from a cache) and the answer's (of them, reasoning)."""
+    """Tokens of one call.
+
+    Args:
+        prompt_tokens: length of the prompt; cached_tokens of them were reused from an earlier call.
+        completion_tokens: length of the answer; reasoning_tokens of them are reasoning, and forced_tokens of them were
+            the only ones that a grammar allowed, so that they took no step of the model.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    forced_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -71,13 +78,56 @@ class Usage:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool call of the model; `arguments` is None and `error` says why where the text could not be read."""
+    """A tool call of the model, or in a stream a piece of one; pieces with the same id add up.
+
+    Args:
+        id: unique, the same in all pieces.
+        name: the tool's name, in the first piece.
+        arguments: the arguments of a whole call, in the last piece; None where the text could not be read to its end.
+        text: the arguments as JSON; in a stream the next fragment of it.
+        error: why the call must not be executed: it was cut off, or its arguments do not follow the tool's schema.
+        index: place among the answer's calls, from 0.
+    """
 
     id: str
-    name: str
-    arguments: dict[str, Any] | None
+    name: str = ""
+    arguments: dict[str, Any] | None = None
     text: str = ""
     error: str | None = None
+    index: int = 0
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the call is whole and follows its schema."""
+        return self.arguments is not None and self.error is None
+
+    def __add__(self, other: ToolCall) -> ToolCall:
+        return replace(
+            self,
+            name=self.name or other.name,
+            arguments=self.arguments if other.arguments is None else other.arguments,
+            text=self.text + other.text,
+            error=self.error or other.error,
+        )
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """How likely a token was for the model itself, before temperature and grammar.
+
+    Args:
+        token: its text; pieces of a character are shown as the replacement character.
+        id: its number in the vocabulary.
+        logprob: natural logarithm of the probability.
+        bytes: its bytes in UTF-8.
+        top: the likeliest tokens in its place, as many as were asked for.
+    """
+
+    token: str
+    id: int
+    logprob: float
+    bytes: bytes
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,16 +139,32 @@ class Chunk:
     tool_calls: tuple[ToolCall, ...] = field(default=())
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprob, ...] = field(default=())
 
     def __add__(self, other: Chunk) -> Chunk:
         usage = self.usage + other.usage if self.usage and other.usage else self.usage or other.usage
+        calls = {call.id: call for call in self.tool_calls}
+        for call in other.tool_calls:
+            calls[call.id] = calls[call.id] + call if call.id in calls else call
         return Chunk(
             self.content + other.content,
             self.reasoning + other.reasoning,
-            self.tool_calls + other.tool_calls,
+            tuple(calls.values()),
             other.finish_reason or self.finish_reason,
             usage,
+            self.logprobs + other.logprobs,
         )
 
     def __bool__(self) -> bool:
         return self != Chunk()
+
+
+class IncompleteOutputError(ValueError):
+    """An answer that should follow a schema was cut off before it was whole; `text` is what there is of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            "the answer was cut off by max_tokens or the context window before its JSON was whole; allow more tokens "
+            f"or ask for a smaller schema. The text so far: {text[:200]!r}"
+        )
+        self.text = text
