@@ -1,0 +1,360 @@
+"""A JSON schema as a plain tree: `$ref` followed, `allOf` joined, older drafts rewritten, recursion unrolled."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Schema = dict[str, Any]
+Trail = tuple[str, ...]
+
+MAX_NODES = 2000
+MAX_COUNT = 100_000
+MAX_INTEGER = 2**63 - 1
+KEYWORDS = {
+    "object": {"properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties"},
+    "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"},
+    "string": {"pattern", "format", "minLength", "maxLength"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+}
+TYPES = ("string", "number", "boolean", "null", "array", "object")
+ONE = {"items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames", "additionalItems"}
+SEVERAL = {"anyOf", "oneOf", "allOf", "prefixItems"}
+NAMED = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}
+
+
+class Impossible(ValueError):
+    """No value follows this part of the schema."""
+
+
+class Endless(ValueError):
+    """This part of the schema calls for itself again."""
+
+
+class TooLarge(ValueError):
+    """The schema has too many parts."""
+
+
+def modernize(schema: Any) -> Any:
+    """Return a schema of any draft as one of 2020-12: tuple `items`, boolean exclusive bounds, `dependencies`."""
+    if not isinstance(schema, dict):
+        return schema
+    new = {key: _rewritten(key, value) for key, value in schema.items()}
+    if isinstance(new.get("items"), list):
+        new["prefixItems"] = new.pop("items")
+        if "additionalItems" in new:
+            new["items"] = new.pop("additionalItems")
+    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if isinstance(new.get(exclusive), bool) and new.pop(exclusive) and bound in new:
+            new[exclusive] = new.pop(bound)
+    for key, value in (new.pop("dependencies", None) or {}).items():
+        new.setdefault("dependentRequired" if isinstance(value, list) else "dependentSchemas", {})[key] = value
+    return new
+
+
+def _rewritten(key: str, value: Any) -> Any:
+    if isinstance(value, list) and (key in SEVERAL or key == "items"):
+        return [modernize(part) for part in value]
+    if isinstance(value, dict) and key in NAMED:
+        return {name: modernize(part) for name, part in value.items()}
+    return modernize(value) if key in ONE else value
+
+
+def expand(schema: Any, depth: int = 3) -> Schema:
+    """Return the schema as a tree of enum, anyOf and single types, recursion unrolled `depth` times (less when large).
+
+    Raises:
+        ValueError: no finite value can follow it, it has more than `MAX_NODES` parts, or it is no schema.
+    """
+    try:
+        modern = modernize(schema)
+        for level in range(depth, 0, -1):
+            try:
+                return _Expansion(modern, level).node(modern, "#", ())
+            except TooLarge:
+                continue
+    except Endless as error:
+        raise ValueError(f"the schema calls for itself without an end: {error}") from None
+    except RecursionError:
+        raise ValueError("the schema is nested too deeply") from None
+    except TypeError as error:
+        raise ValueError(f"this is no JSON schema: {error}") from None
+    raise ValueError(f"the schema has more than {MAX_NODES} parts once its references are followed")
+
+
+def any_value(depth: int = 2) -> Schema:
+    """Return the tree of any JSON value, nested `depth` times."""
+    branches: list[Schema] = [{"type": kind} for kind in TYPES[:4]]
+    if depth:
+        branches += [
+            {"type": "array", "prefixItems": [], "items": any_value(depth - 1)},
+            {"type": "object", "properties": {}, "required": [], "additional": any_value(depth - 1)},
+        ]
+    return {"anyOf": branches}
+
+
+class _Expansion:
+    def __init__(self, root: Any, depth: int) -> None:
+        self.root = root
+        self.depth = depth
+        self.nodes = 0
+
+    def node(self, schema: Any, path: str, trail: Trail) -> Schema:
+        """Return the tree of one part; `trail` are the references followed on the way to it."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise TooLarge(path)
+        if schema is False:
+            raise Impossible(f"{path}: false allows no value")
+        if schema is not True and not isinstance(schema, dict):
+            raise ValueError(f"{path}: a schema is an object, true or false; given {schema!r:.80}")
+        flat, trail = self.flatten({} if schema is True else schema, path, trail)
+        if "enum" in flat:
+            return {"enum": _allowed(flat, path)}
+        for union in ("anyOf", "oneOf"):
+            if union in flat:
+                base = {key: value for key, value in flat.items() if key != union}
+                return self.union([join(base, part, path) for part in _list(flat, union, path)], path, trail)
+        types = _types(flat, path)
+        if not types:
+            return any_value()
+        if len(types) > 1:
+            return self.union([{**flat, "type": kind} for kind in types], path, trail)
+        build: Callable[[Schema, str, Trail], Schema] = getattr(self, f"_{types[0]}")
+        return build(flat, path, trail)
+
+    def flatten(self, schema: Schema, path: str, trail: Trail) -> tuple[Schema, Trail]:
+        """Return the schema joined with what its `$ref` and `allOf` say."""
+        flat = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "const")}
+        if "const" in schema:
+            flat = join(flat, {"enum": [schema["const"]]}, path)
+        parts = list(_list(schema, "allOf", path))
+        if "$ref" in schema:
+            ref = schema["$ref"]
+            if trail.count(ref) >= self.depth:
+                raise Endless(path)
+            trail = (*trail, ref)
+            parts.insert(0, self.resolve(ref, path))
+        for part in parts:
+            if part is False:
+                raise Impossible(f"{path}: false allows no value")
+            if isinstance(part, dict):
+                other, trail = self.flatten(part, path, trail)
+                flat = join(other, flat, path)
+        return flat, trail
+
+    def resolve(self, ref: Any, path: str) -> Any:
+        """Return the part of the root schema that a JSON pointer names (RFC 6901)."""
+        target = self.root
+        try:
+            head, *keys = ref.split("/")
+            if head != "#":
+                raise KeyError(head)
+            for key in keys:
+                name = key.replace("~1", "/").replace("~0", "~")
+                target = target[int(name)] if isinstance(target, list) else target[name]
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError):
+            raise ValueError(
+                f"{path}: $ref {ref!r} leads nowhere; accepted: pointers into the schema itself, such as #/$defs/name"
+            ) from None
+        return target
+
+    def union(self, parts: list[Schema], path: str, trail: Trail) -> Schema:
+        """Return the alternatives that can end; refuse when none can."""
+        found: dict[str, Schema] = {}
+        problem: ValueError = Impossible(f"{path}: no alternatives")
+        for part in parts:
+            try:
+                node = self.node(part, path, trail)
+            except (Impossible, Endless) as error:
+                problem = error if not isinstance(problem, Endless) else problem
+                continue
+            for branch in node.get("anyOf", [node]):
+                found.setdefault(json.dumps(branch), branch)
+        if not found:
+            raise problem
+        return {"anyOf": list(found.values())} if len(found) > 1 else next(iter(found.values()))
+
+    def _boolean(self, schema: Schema, path: str, trail: Trail) -> Schema:
+        return {"type": "boolean"}
+
+    def _null(self, schema: Schema, path: str, trail: Trail) -> Schema:
+        return {"type": "null"}
+
+    def _string(self, schema: Schema, path: str, trail: Trail) -> Schema:
+        node: Schema = {"type": "string"} | _counts(schema, "minLength", "maxLength", path)
+        return node | {key: schema[key] for key in ("pattern", "format") if isinstance(schema.get(key), str)}
+
+    def _number(self, schema: Schema, path: str, trail: Trail) -> Schema:
+        node: Schema = {"type": "number"}
+        for key in sorted(KEYWORDS["number"] & schema.keys()):
+            value = schema[key]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{path}: {key} is {value!r:.80}; accepted: a number")
+            node[key] = value
+        return node
+
+    def _integer(self, schema: Schema, path: str, trail: Trail) -> Schema:
+        given = self._number(schema, path, trail)
+        node: Schema = {"type": "integer"}
+        least = [math.ceil(given["minimum"])] if "minimum" in given else []
+        least += [math.floor(given["exclusiveMinimum"]) + 1] if "exclusiveMinimum" in given else []
+        most = [math.floor(given["maximum"])] if "maximum" in given else []
+        most += [math.ceil(given["exclusiveMaximum"]) - 1] if "exclusiveMaximum" in given else []
+        node |= {"minimum": max(least)} if least else {}
+        node |= {"maximum": min(most)} if most else {}
+        return node | ({"multipleOf": given["multipleOf"]} if "multipleOf" in given else {})
+
+    def _array(self, schema: Schema, path: str, trail: Trail) -> Schema:
+        node: Schema = {"type": "array", "prefixItems": []} | _counts(schema, "minItems", "maxItems", path)
+        least = node.get("minItems", 0)
+        for index, part in enumerate(_list(schema, "prefixItems", path)):
+            try:
+                node["prefixItems"].append(self.node(part, f"{path}/prefixItems/{index}", trail))
+            except (Impossible, Endless):
+                if index < least:
+                    raise
+                return node | {"maxItems": min(index, node.get("maxItems", index))}
+        try:
+            node["items"] = self.node(schema.get("items", True), f"{path}/items", trail)
+        except (Impossible, Endless):
+            count = len(node["prefixItems"])
+            if least > count:
+                raise
+            node["maxItems"] = min(count, node.get("maxItems", count))
+        return node
+
+    def _object(self, schema: Schema, path: str, trail: Trail) -> Schema:
+        given, required = schema.get("properties", {}), schema.get("required", [])
+        if not isinstance(given, dict) or not isinstance(required, list):
+            raise ValueError(f"{path}: properties is an object and required a list of names")
+        node: Schema = {"type": "object", "properties": {}, "required": [name for name in required]}
+        node |= _counts(schema, "minProperties", "maxProperties", path)
+        patterns = schema.get("patternProperties") or {}
+        extra = schema.get("additionalProperties", True)
+        for name in [*given, *(name for name in dict.fromkeys(required) if name not in given)]:
+            part = given.get(name, _matching(patterns, name, extra))
+            try:
+                node["properties"][name] = self.node(part, f"{path}/properties/{name}", trail)
+            except (Impossible, Endless):
+                if name in required:
+                    raise
+        names = schema.get("propertyNames")
+        if patterns:
+            node["keys"], extra = next(iter(patterns.items()))
+        elif isinstance(names, dict) and isinstance(names.get("pattern"), str):
+            node["keys"] = names["pattern"]
+        elif isinstance(names, dict) and isinstance(names.get("enum"), list):
+            node["keys"] = "^(" + "|".join(re.escape(str(name)) for name in names["enum"]) + ")$"
+        if extra is not False and not (extra is True and node["properties"]):
+            try:
+                node["additional"] = self.node(extra, f"{path}/additionalProperties", trail)
+            except (Impossible, Endless):
+                if node.get("minProperties", 0) > len(node["properties"]):
+                    raise
+        return node
+
+
+def join(one: Any, two: Any, path: str) -> Schema:
+    """Return the schema that says what both say, as far as a schema without `allOf` can."""
+    if one is False or two is False:
+        raise Impossible(f"{path}: false allows no value")
+    one, two = ({} if part is True else part for part in (one, two))
+    if not isinstance(one, dict) or not isinstance(two, dict):
+        raise ValueError(f"{path}: a schema is an object, true or false")
+    both: Schema = {**one, **two}
+    for key in one.keys() & two.keys():
+        left, right = one[key], two[key]
+        if key == "type":
+            kinds = [kind for kind in _names(left) if kind in _wide(right)] or [
+                kind for kind in _names(right) if kind in _wide(left)
+            ]
+            if not kinds:
+                raise Impossible(f"{path}: no value is both {left!r} and {right!r}")
+            both[key] = kinds
+        elif key in ("properties", "patternProperties", "$defs", "definitions"):
+            shared = {name: {"allOf": [left[name], right[name]]} for name in left.keys() & right.keys()}
+            both[key] = {**left, **right, **(shared if key in ("properties", "patternProperties") else {})}
+        elif key == "required":
+            both[key] = list(dict.fromkeys([*left, *right]))
+        elif key == "enum":
+            texts = {json.dumps(value) for value in right}
+            both[key] = [value for value in left if json.dumps(value) in texts]
+        elif key in ("anyOf", "oneOf"):
+            both[key] = [{"allOf": [first, second]} for first in left for second in right]
+        elif key in ("items", "additionalProperties"):
+            both[key] = False if left is False or right is False else {"allOf": [left, right]}
+        elif key in ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"):
+            both[key] = max(left, right)
+        elif key in ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"):
+            both[key] = min(left, right)
+    return both
+
+
+def _names(kind: Any) -> list[Any]:
+    return kind if isinstance(kind, list) else [kind]
+
+
+def _wide(kind: Any) -> set[Any]:
+    return {*_names(kind), *(["integer"] if "number" in _names(kind) else [])}
+
+
+def _types(schema: Schema, path: str) -> list[str]:
+    if "type" not in schema:
+        return [kind for kind, keywords in KEYWORDS.items() if keywords & schema.keys()]
+    for kind in (kinds := _names(schema["type"])):
+        if kind not in (*TYPES, "integer"):
+            raise ValueError(f"{path}: type is {kind!r}; accepted: {', '.join((*TYPES, 'integer'))}")
+    return list(dict.fromkeys(kinds))
+
+
+def _list(schema: Schema, key: str, path: str) -> list[Any]:
+    value = schema.get(key, [])
+    if not isinstance(value, list):
+        raise ValueError(f"{path}: {key} is {value!r:.80}; accepted: a list")
+    return value
+
+
+def _counts(schema: Schema, least: str, most: str, path: str) -> dict[str, int]:
+    counts = {}
+    for key in (least, most):
+        if key in schema:
+            value = schema[key]
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
+                raise ValueError(f"{path}: {key} is {value!r:.80}; accepted: 0 or more")
+            counts[key] = int(value)
+    if counts.get(least, 0) > counts.get(most, MAX_COUNT):
+        raise Impossible(f"{path}: {least} {counts[least]} is above {counts.get(most, MAX_COUNT)}")
+    return counts
+
+
+def _matching(patterns: Schema, name: str, extra: Any) -> Any:
+    for pattern, part in patterns.items():
+        try:
+            if re.search(pattern, name):
+                return part
+        except re.error:
+            continue
+    return extra if isinstance(extra, dict) else True
+
+
+def _allowed(schema: Schema, path: str) -> list[Any]:
+    """Return the values of an enum that the other keywords allow."""
+    from minicpm_core.schemas import find_error
+
+    rest = {key: value for key, value in schema.items() if key not in ("enum", "title", "description", "default")}
+    values = {json.dumps(value, allow_nan=False): value for value in _list(schema, "enum", path)}
+    if found := [value for value in values.values() if not rest or find_error(rest, value) is None]:
+        return found
+    raise Impossible(f"{path}: no value of the enum is allowed")
+
+
+def walk(node: Schema) -> Iterator[Schema]:
+    """Yield the nodes of an expanded tree."""
+    yield node
+    parts = [*node.get("anyOf", []), *node.get("prefixItems", []), *node.get("properties", {}).values()]
+    for part in [*parts, *(node[key] for key in ("items", "additional") if key in node)]:
+        yield from walk(part)

@@ -1,0 +1,314 @@
+"""Schemas of answers: read from classes, bounded so that decoding ends, and checked when the answer is there."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from minicpm_core.schema_expansion import (
+    MAX_COUNT,
+    MAX_INTEGER,
+    Impossible,
+    Schema,
+    expand,
+    modernize,
+    walk,
+)
+
+JSON_OPTIONS = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "coerce_one_of": True,
+    "lenient": True,
+}
+"""llguidance's options: one line in the form of `json.dumps`, and what a grammar cannot say is left to `find_error`."""
+LARGEST = 999_999_999_999_999
+"""Most that an open number may be: 15 digits, which a double holds exactly."""
+STEP = 1e-6
+"""Numbers are written with at most six decimals."""
+SHORTEST = 8
+"""Characters that a string or key gets however small the room is."""
+# 29 February is left out.
+_DATE = r"[12][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
+_ZONE = r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_HOST = rf"{_LABEL}(\.{_LABEL}){{0,3}}"
+_URI = rf"(https?|ftp)://{_HOST}(:[1-9][0-9]{{0,3}})?(/[A-Za-z0-9._~!$&()*+,;=:@%-]{{0,60}}){{0,6}}"
+FORMATS = {
+    "date": _DATE,
+    "time": _TIME + _ZONE,
+    "date-time": f"{_DATE}T{_TIME}{_ZONE}",
+    "duration": r"P([1-9][0-9]{0,3}W|[1-9][0-9]{0,3}D(T[1-9][0-9]{0,3}[HMS])?|T[1-9][0-9]{0,3}[HMS])",
+    "email": rf"[A-Za-z0-9]([A-Za-z0-9._+-]{{0,30}}[A-Za-z0-9])?@{_LABEL}(\.{_LABEL}){{0,2}}\.[a-z]{{2,10}}",
+    "hostname": _HOST,
+    "ipv4": rf"{_BYTE}(\.{_BYTE}){{3}}",
+    "ipv6": r"[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}",
+    "uuid": r"[0-9a-f]{8}-[0-9a-f]{4}-[1-5][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
+    "uri": _URI,
+}
+"""Formats as bounded patterns; other formats are free text."""
+
+
+def read_schema(schema: Any) -> Schema:
+    """Return the JSON schema of a dict, a pydantic class (2 or 1) or a TypedDict.
+
+    Raises:
+        TypeError: something else was given.
+    """
+    if isinstance(schema, dict):
+        return schema
+    if inspect.isclass(schema):
+        if hasattr(schema, "model_json_schema"):
+            return dict(schema.model_json_schema())
+        if hasattr(schema, "__fields__") and hasattr(schema, "schema"):
+            return dict(schema.schema())
+        if hasattr(schema, "__total__") and hasattr(schema, "__required_keys__"):
+            return _typed_dict(schema)
+    raise TypeError(f"a schema is a JSON schema dict, a pydantic class or a TypedDict; given {schema!r:.200}")
+
+
+def _typed_dict(schema: Any) -> Schema:
+    import typing
+
+    import typing_extensions
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    hints = typing_extensions.get_type_hints(schema, include_extras=True)
+    optional = schema.__optional_keys__
+    not_required: Any = typing_extensions.NotRequired
+    # Before Python 3.12 pydantic takes the TypedDict of typing_extensions only.
+    fields = {
+        name: typing_extensions.NotRequired[hint]
+        if name in optional and typing.get_origin(hint) is not not_required
+        else hint
+        for name, hint in hints.items()
+    }
+    make: Any = typing_extensions.TypedDict
+    copy = make(schema.__name__, fields)
+    copy.__doc__ = schema.__doc__
+    try:
+        return TypeAdapter(copy).json_schema()
+    except PydanticUserError as error:
+        raise TypeError(f"{schema.__name__} has fields without a JSON schema: {error}") from None
+
+
+def bound(schema: Any, room: int) -> Schema:
+    """Return a schema that allows only finite values of about `room` characters, without references.
+
+    Args:
+        schema: a JSON schema of any draft; true or {} is any value.
+        room: characters that the value's JSON may take, about.
+
+    Raises:
+        ValueError: nothing finite follows the schema, it is too large, or it is no schema; with the path.
+    """
+    return to_json_schema(share(expand(schema), room))
+
+
+def share(node: Schema, room: int) -> Schema:
+    """Return an expanded tree with bounds on all strings, numbers, arrays and mappings, sharing `room` characters."""
+    if "anyOf" in node:
+        return {"anyOf": [share(part, room) for part in node["anyOf"]]}
+    kind = node.get("type")
+    if kind == "string":
+        return _share_string(node, room)
+    if kind in ("integer", "number"):
+        return _share_number(node)
+    if kind == "array":
+        return _share_array(node, room)
+    if kind == "object":
+        return _share_object(node, room)
+    return node
+
+
+def _share_string(node: Schema, room: int) -> Schema:
+    least = node.get("minLength", 0)
+    most = min(node.get("maxLength", MAX_COUNT), max(room - 2, least, SHORTEST))
+    new: Schema = {"type": "string", "minLength": least, "maxLength": most}
+    pattern = node.get("pattern")
+    if pattern is None and node.get("format") in FORMATS:
+        pattern = f"^({FORMATS[node['format']]})$"
+    if pattern is None or not can_compile(pattern, 0, MAX_COUNT):
+        return new
+    own = node.get("maxLength", MAX_COUNT)
+    for length in (most, 64, 256, 1024, MAX_COUNT):
+        if can_compile(pattern, least, min(max(most, length), own)):
+            return new | {"maxLength": min(max(most, length), own), "pattern": pattern}
+    return new
+
+
+def _share_number(node: Schema) -> Schema:
+    new = dict(node)
+    low = max((node[key] for key in ("minimum", "exclusiveMinimum") if key in node), default=None)
+    high = min((node[key] for key in ("maximum", "exclusiveMaximum") if key in node), default=None)
+    if low is not None and high is not None and low > high:
+        raise Impossible(f"no number is at least {low} and at most {high}")
+    if low is None:
+        new["minimum"] = -LARGEST if high is None or high > -LARGEST else max(high - LARGEST, -MAX_INTEGER)
+    if high is None:
+        new["maximum"] = LARGEST if low is None or low < LARGEST else min(low + LARGEST, MAX_INTEGER)
+    if (
+        max(abs(new.get(key, 0)) for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
+        > MAX_INTEGER
+    ):
+        new = {key: max(-MAX_INTEGER, min(MAX_INTEGER, v)) if key[-3:] == "mum" else v for key, v in new.items()}
+    step = new.get("multipleOf", 1 if node["type"] == "integer" else STEP)
+    # The automaton of a step has a state per remainder: 1000003 takes seconds, 0.01 nothing.
+    steps = Decimal(str(step)).normalize().as_tuple()
+    exponent = steps.exponent if isinstance(steps.exponent, int) else 0
+    if step <= 0 or int("".join(map(str, steps.digits))) > 200 or not -9 <= exponent <= 3:
+        step = 1 if node["type"] == "integer" else STEP
+    return new | {"multipleOf": step} if step != 1 else {key: v for key, v in new.items() if key != "multipleOf"}
+
+
+def _share_array(node: Schema, room: int) -> Schema:
+    prefix, least = node["prefixItems"], node.get("minItems", 0)
+    most = min(node.get("maxItems", MAX_COUNT), max(_most(room), least, len(prefix)))
+    if "items" not in node:
+        most = min(most, len(prefix))
+    each = (room - 2) // max(most, 1)
+    new = {**node, "minItems": least, "maxItems": most, "prefixItems": [share(part, each) for part in prefix[:most]]}
+    if "items" in node:
+        new["items"] = share(node["items"], each)
+    return new
+
+
+def _share_object(node: Schema, room: int) -> Schema:
+    properties = node["properties"]
+    fixed = 2 + sum(len(json.dumps(name)) + 4 + _fixed(part) for name, part in properties.items())
+    open_parts = sum(_is_open(part) for part in properties.values()) + ("additional" in node)
+    spare = max(0, room - fixed) // max(1, open_parts)
+    new = {
+        **node,
+        "properties": {name: share(part, _fixed(part) + spare) for name, part in properties.items()},
+    }
+    if "additional" in node:
+        extra = max(0, node.get("minProperties", 0) - len(properties))
+        least = max(extra, min(_most(spare), node.get("maxProperties", MAX_COUNT) - len(properties)), 0)
+        new["extra"] = least
+        new["additional"] = share(node["additional"], spare // max(1, least) - SHORTEST)
+        new["key"] = share({"type": "string", "minLength": 1, "maxLength": 4 * SHORTEST}, spare // max(1, 3 * least))
+        if "keys" in node:
+            new["key"] = share({"type": "string", "pattern": node["keys"]}, 4 * SHORTEST)
+    return new
+
+
+def _most(room: int) -> int:
+    return max(1, min(64, math.isqrt(max(0, room) // 8)))
+
+
+def _fixed(node: Schema) -> int:
+    """Return the characters that a node takes before its open parts get any."""
+    if "enum" in node:
+        return max(len(json.dumps(value)) for value in node["enum"])
+    if "anyOf" in node:
+        return max(_fixed(part) for part in node["anyOf"])
+    if node["type"] == "object":
+        return 2 + sum(len(json.dumps(name)) + 4 + _fixed(part) for name, part in node["properties"].items())
+    return {"boolean": 5, "null": 4, "integer": 16, "number": 20}.get(node["type"], 2)
+
+
+def _is_open(node: Schema) -> bool:
+    return any(part.get("type") in ("string", "array") or "additional" in part for part in walk(node))
+
+
+def to_json_schema(node: Schema) -> Schema:
+    """Return a tree as a JSON schema; a shared one is bounded as llguidance takes it."""
+    if "anyOf" in node:
+        return {"anyOf": [to_json_schema(part) for part in node["anyOf"]]}
+    if node.get("type") == "array":
+        items: Any = to_json_schema(node["items"]) if "items" in node else False
+        new = {**node, "prefixItems": [to_json_schema(part) for part in node["prefixItems"]], "items": items}
+        return new if new["prefixItems"] else {key: part for key, part in new.items() if key != "prefixItems"}
+    if node.get("type") != "object":
+        return node
+    properties = {name: to_json_schema(part) for name, part in node["properties"].items()}
+    new = {"type": "object", "properties": properties, "required": node["required"], "additionalProperties": False}
+    if "additional" in node and "key" not in node:
+        new["additionalProperties"] = to_json_schema(node["additional"])
+    elif node.get("extra"):
+        new["maxProperties"] = len(properties) + node["extra"]
+        new["patternProperties"] = {key_pattern(node["key"]): to_json_schema(node["additional"])}
+        if "minProperties" in node:
+            new["minProperties"] = node["minProperties"]
+    return new
+
+
+def key_pattern(key: Schema) -> str:
+    """Return the pattern of a mapping's keys."""
+    if "pattern" in key:
+        return str(key["pattern"])
+    return f'^[^"\\\\\\x00-\\x1f\\x7f]{{{max(1, key["minLength"])},{key["maxLength"]}}}$'
+
+
+def lark_json(schema: Schema) -> str:
+    """Return the Lark expression of the JSON values that follow a schema (which `bound` has made finite)."""
+    return "%json " + json.dumps({"x-guidance": JSON_OPTIONS, **schema})
+
+
+@lru_cache(maxsize=4096)
+def can_compile(pattern: str, least: int, most: int) -> bool:
+    """Return whether llguidance can write strings of this pattern and length."""
+    from llguidance import LLMatcher
+
+    schema = {"type": "string", "pattern": pattern, "minLength": least}
+    return not LLMatcher.validate_grammar(
+        "start: " + lark_json(schema | ({"maxLength": most} if most < MAX_COUNT else {}))
+    )
+
+
+def find_error(schema: Any, value: Any) -> str | None:
+    """Return in one line what is wrong with a value, with its path; None when it follows the schema."""
+    from jsonschema.exceptions import best_match
+    from referencing.exceptions import Unresolvable
+
+    try:
+        error = best_match(_validator()(modernize(schema), registry=_registry()).iter_errors(value))
+    except Unresolvable as problem:
+        return f"the schema cannot be checked, {problem.ref} leads nowhere"
+    except Exception as problem:  # a broken schema fails in as many ways as there are keywords
+        return f"the schema cannot be checked: {type(problem).__name__}: {problem}"[:300].replace("\n", " ")
+    if error is None:
+        return None
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path).lstrip(".")
+    message = " ".join(error.message.split())
+    return f"{path}: {message[:300]}" if path else message[:300]
+
+
+@lru_cache(maxsize=1)
+def _registry() -> Any:
+    from referencing.jsonschema import EMPTY_REGISTRY
+
+    return EMPTY_REGISTRY  # has no way to fetch: a reference to a network address is refused
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Any:
+    import jsonschema.validators
+    from jsonschema.exceptions import ValidationError
+
+    def check_step(validator: Any, step: Any, value: Any, schema: Any) -> Any:
+        # 0.3 is a multiple of 0.1, though not in binary fractions.
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and math.isfinite(value) and Decimal(str(value)) % Decimal(str(step)):
+            yield ValidationError(f"{value!r} is not a multiple of {step}")
+
+    def check_pattern(validator: Any, pattern: Any, value: Any, schema: Any) -> Any:
+        try:
+            found = not isinstance(value, str) or re.search(pattern, value)
+        except re.error:
+            return  # a pattern of another language, such as \p{L}
+        if not found:
+            yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+    extend: Any = jsonschema.validators.extend
+    return extend(jsonschema.Draft202012Validator, {"multipleOf": check_step, "pattern": check_pattern})
