@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from llamaindex_minicpm.index import MiniCPMIndexRetriever, build_index, load_index
     from llamaindex_minicpm.llms import MiniCPM, MiniCPMLLM
     from llamaindex_minicpm.rag import create_chat_engine, create_query_engine
+    from llamaindex_minicpm.react import react_grammar
     from llamaindex_minicpm.rerankers import MiniCPMRerank
     from llamaindex_minicpm.settings import use_minicpm
     from minicpm_core.index import IndexReport
@@ -26,6 +27,7 @@ __all__ = [
     "create_chat_engine",
     "create_query_engine",
     "load_index",
+    "react_grammar",
     "use_minicpm",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {
     "create_chat_engine": "llamaindex_minicpm.rag",
     "create_query_engine": "llamaindex_minicpm.rag",
     "load_index": "llamaindex_minicpm.index",
+    "react_grammar": "llamaindex_minicpm.react",
     "use_minicpm": "llamaindex_minicpm.settings",
 }
 

@@ -1,15 +1,12 @@
-"""LlamaIndex's messages and responses <-> the engine's messages and chunks."""
+"""LlamaIndex's messages -> the engine's."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
-    ChatResponse,
-    CompletionResponse,
     ImageBlock,
     MessageRole,
     TextBlock,
@@ -17,7 +14,8 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from minicpm_core.types import Chunk, Message, Usage
+from llamaindex_minicpm.tools import read_arguments
+from minicpm_core.types import Message
 
 ROLES = {
     MessageRole.SYSTEM: "system",
@@ -35,7 +33,7 @@ def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     """Return the engine's messages; those given stay as they are.
 
     Raises:
-        ValueError: a block of a kind that MiniCPM models do not take.
+        ValueError: a block of a kind that MiniCPM models do not take, or a tool call that cannot be read.
     """
     return [_to_message(message) for message in messages]
 
@@ -43,7 +41,7 @@ def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
 def _to_message(message: ChatMessage) -> Message:
     parts: list[dict[str, Any]] = []
     reasoning: list[str] = []
-    calls: list[Any] = []
+    calls: list[dict[str, Any]] = []
     for block in message.blocks:
         if isinstance(block, TextBlock):
             parts.append({"type": "text", "text": block.text})
@@ -53,12 +51,12 @@ def _to_message(message: ChatMessage) -> Message:
         elif isinstance(block, ThinkingBlock):
             reasoning.append(block.content or "")
         elif isinstance(block, ToolCallBlock):
-            calls.append(_to_tool_call(block.tool_call_id, block.tool_name, block.tool_kwargs))
+            calls.append(_to_call(block.tool_call_id, block.tool_name, block.tool_kwargs))
         else:
             raise ValueError(
                 f"a message holds a block of type {block.block_type!r}; accepted: text, image, thinking, tool_call"
             )
-    calls = calls or [_read_tool_call(call) for call in message.additional_kwargs.get("tool_calls") or ()]
+    calls += _more_calls(message.additional_kwargs, calls)
     only_text = all(part["type"] == "text" for part in parts)
     converted: Message = {
         "role": ROLES[message.role],
@@ -68,13 +66,25 @@ def _to_message(message: ChatMessage) -> Message:
         converted["reasoning_content"] = "\n".join(reasoning)
     if calls:
         converted["tool_calls"] = calls
-    for name in ("tool_call_id", "name"):
+    for name in ("tool_call_id", "name", "status"):
         if isinstance(message.additional_kwargs.get(name), str):
             converted[name] = message.additional_kwargs[name]
+    if message.additional_kwargs.get("is_error"):
+        converted["status"] = "error"
     return converted
 
 
-def _read_tool_call(call: Any) -> dict[str, Any]:
+def _more_calls(kwargs: dict[str, Any], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the calls of additional_kwargs that are not among the blocks: other models', and our invalid ones."""
+    calls = [_read_call(call) for call in kwargs.get("tool_calls") or ()]
+    invalid = kwargs.get("invalid_tool_calls") or ()
+    calls += [_to_call(call.get("id"), call.get("name", ""), call.get("arguments", "")) for call in invalid]
+    ids = {call["id"] for call in known if call["id"]}
+    functions = [call["function"] for call in known]
+    return [call for call in calls if (call["id"] not in ids if call["id"] else call["function"] not in functions)]
+
+
+def _read_call(call: Any) -> dict[str, Any]:
     """Read a call in OpenAI's form, a dict or a pydantic model."""
     plain = call.model_dump() if hasattr(call, "model_dump") else call
     function = plain.get("function") if isinstance(plain, dict) else None
@@ -83,55 +93,11 @@ def _read_tool_call(call: Any) -> dict[str, Any]:
             f"tool call {call!r} cannot be read; accepted: "
             '{"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}'
         )
-    return _to_tool_call(plain.get("id"), function["name"], function.get("arguments") or {})
+    return _to_call(plain.get("id"), function["name"], function.get("arguments") or {})
 
 
-def _to_tool_call(call_id: str | None, name: str, arguments: dict[str, Any] | str) -> dict[str, Any]:
-    """Return the chat template's form, whose arguments are a dict wherever the text can be read."""
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except json.JSONDecodeError:
-            pass  # what a model wrote wrongly is shown to it as it stands
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def to_chat_response(total: Chunk, *, model: str, piece: Chunk | None = None) -> ChatResponse:
-    """Return the answer so far as a response; `piece` is what came last, None when the answer is not streamed."""
-    thinking = [ThinkingBlock(content=total.reasoning, num_tokens=_reasoning_tokens(total.usage))]
-    blocks: list[Any] = [*(thinking if total.reasoning else ()), TextBlock(text=total.content)]
-    return ChatResponse(
-        message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks),
-        delta=None if piece is None else piece.content,
-        additional_kwargs={"thinking_delta": piece.reasoning} if piece is not None and piece.reasoning else {},
-        raw=_raw(total, model),
-    )
-
-
-def to_completion_response(total: Chunk, *, model: str, piece: Chunk | None = None) -> CompletionResponse:
-    """Do the same for a completion; its reasoning stands in `additional_kwargs["reasoning"]`."""
-    kwargs = {"reasoning": total.reasoning} if total.reasoning else {}
-    if piece is not None and piece.reasoning:
-        kwargs["thinking_delta"] = piece.reasoning
-    return CompletionResponse(
-        text=total.content,
-        delta=None if piece is None else piece.content,
-        additional_kwargs=kwargs,
-        raw=_raw(total, model),
-    )
-
-
-def _raw(total: Chunk, model: str) -> dict[str, Any] | None:
-    """Return the numbers of a finished answer, where token counters look for them."""
-    if total.finish_reason is None or total.usage is None:
-        return None
-    usage = {
-        "prompt_tokens": total.usage.prompt_tokens,
-        "completion_tokens": total.usage.completion_tokens,
-        "total_tokens": total.usage.total_tokens,
-    }
-    return {"model": model, "finish_reason": total.finish_reason, "usage": usage}
-
-
-def _reasoning_tokens(usage: Usage | None) -> int | None:
-    return usage.reasoning_tokens if usage else None
+def _to_call(call_id: str | None, name: str, arguments: dict[str, Any] | str) -> dict[str, Any]:
+    """Return the chat template's form; arguments that are no JSON are shown to the model as they stand."""
+    read = read_arguments(arguments)
+    function = {"name": name, "arguments": arguments if read is None else read}
+    return {"id": call_id, "type": "function", "function": function}

@@ -1,14 +1,11 @@
-"""What `MiniCPM` and `MiniCPMLLM` share: arguments, limits, and LlamaIndex's eight ways to ask over one engine."""
+"""LlamaIndex's eight ways to ask, over one engine."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic_messages_to_prompt
 from llama_index.core.base.llms.types import (
@@ -19,195 +16,50 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     CompletionResponseAsyncGen,
     CompletionResponseGen,
-    LLMMetadata,
     MessageRole,
 )
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.llm import LLM, default_completion_to_prompt
+from llama_index.core.llms.llm import default_completion_to_prompt
 
 from llamaindex_minicpm.closing import closes_its_stream, opened
-from llamaindex_minicpm.convert import to_chat_response, to_completion_response, to_messages
-from llamaindex_minicpm.limits import plan_limits
-from minicpm_core.types import Chunk, Prompt, Sampling
+from llamaindex_minicpm.convert import to_messages
+from llamaindex_minicpm.engine_fields import SHOWN_ARGUMENTS, EngineFields
+from llamaindex_minicpm.responses import Answer, R, to_chat_response, to_completion_response
+from llamaindex_minicpm.structured import StructuredAnswers
+from llamaindex_minicpm.tools import to_tools
+from minicpm_core.types import Chunk, Prompt
 
-if TYPE_CHECKING:
-    from minicpm_core.engine import Engine
-
-DEFAULT_MODEL = "openbmb/MiniCPM5-1B"
-LOAD_ARGUMENTS = (
-    "model",
-    "quantization",
-    "dtype",
-    "device",
-    "memory_limit",
-    "context_window",
-    "adapter",
-    "family",
-    "revision",
-    "base_url",
-    "api_key",
-)
-SAMPLING_ARGUMENTS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
-CALL_ARGUMENTS = (*SAMPLING_ARGUMENTS, "max_tokens", "stop", "enable_thinking")
+TOOL_ARGUMENTS = ("tools", "tool_choice", "parallel_tool_calls")
+CALL_ARGUMENTS = (*SHOWN_ARGUMENTS, *TOOL_ARGUMENTS, "response_schema", "grammar", "logprobs", "top_logprobs")
 _IGNORED = ("extra_headers",)  # LlamaIndex's document extractor sends HTTP headers to any model
 
-_tokenizer_lock = threading.Lock()  # fast tokenizers are not safe to share between threads
-R = TypeVar("R", ChatResponse, CompletionResponse)
 
-
-class EngineLLM(LLM):
-    """Fields and requests that `MiniCPM` and `MiniCPMLLM` share; weights load at the first call."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
-    model: str = Field(
-        default_factory=lambda: os.environ.get("MINICPM_MODEL") or DEFAULT_MODEL,
-        description='Folder in the hub\'s layout, hub id, or "demo".',
-    )
-    quantization: str | None = Field(default="auto", description='"auto", "int4", "int8" or "none".')
-    dtype: str = Field(default="auto", description='"auto", "bfloat16", "float16" or "float32".')
-    device: str = Field(default="auto", description='"auto", "cpu", "cuda" or "cuda:N".')
-    memory_limit: int | str | None = Field(
-        default_factory=lambda: os.environ.get("MINICPM_MEMORY_LIMIT") or None,
-        description='Bytes, or such as "4GiB"; the context window is fitted to it.',
-    )
-    context_window: int | None = Field(default=None, description="Tokens of prompt and answer together.")
-    adapter: str | dict[str, str] | None = Field(
-        default=None, description="PEFT folder (LoRA), or several as {name: folder}; the first is active."
-    )
-    family: str | None = Field(default=None, description="Family name, where the checkpoint is not recognised.")
-    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
-    base_url: str | None = Field(default=None, description="Not supported yet.")
-    api_key: str | None = Field(default=None, description="Not supported yet.", exclude=True, repr=False)
-    engine: Any = Field(default=None, description="A loaded engine to use instead.", exclude=True, repr=False)
-
-    temperature: float | None = Field(default=None, description="0 is greedy; None is the family's recommendation.")
-    top_p: float | None = Field(default=None, description="Nucleus size, above 0 to 1.")
-    top_k: int | None = Field(default=None, description="Tokens kept; 0 keeps all.")
-    repetition_penalty: float | None = Field(default=None, description="1 is off.")
-    max_tokens: int | None = Field(default=None, description="Most tokens to generate.")
-    seed: int | None = Field(default=None, description="Makes sampling reproducible.")
-    stop: list[str] | None = Field(default=None, description="Texts that end the answer and are not part of it.")
-    enable_thinking: bool | None = Field(default=None, description="Reasoning on or off, where the family has it.")
-    raw: bool = Field(default=False, description="`complete` continues the prompt as it stands, without template.")
-
-    _tokenizer: Any = PrivateAttr(default=None)
-    _window: int | None = PrivateAttr(default=None)
-    _num_output: int | None = PrivateAttr(default=None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, values: Any) -> Any:
-        if isinstance(values, cls):  # a field of another model holds a ready one
-            return values
-        if unknown := [name for name in values if name not in cls.model_fields]:
-            accepted = ", ".join(sorted(cls.model_fields))
-            raise ValueError(f"unknown arguments: {', '.join(unknown)}; accepted: {accepted}")
-        return values
-
-    @field_validator("model", "adapter", mode="before")
-    @classmethod
-    def _path_as_text(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: str(folder) for name, folder in value.items()}
-        return str(value) if isinstance(value, Path) else value
-
-    @model_validator(mode="after")
-    def _check(self) -> EngineLLM:
-        self._sampling({})
-        if isinstance(self.stop, list) and not all(self.stop):
-            raise ValueError(f"stop is {self.stop!r}; the texts must not be empty")
-        given = [name for name in LOAD_ARGUMENTS if name in self.model_fields_set and getattr(self, name) is not None]
-        if self.engine is not None and given:
-            raise ValueError(f"engine= is a loaded model; leave out {', '.join(given)}")
-        return self
-
-    # What LlamaIndex asks about the model
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        """The model's limits; the context window is the one that fits the memory."""
-        window, num_output = self._limits()
-        return LLMMetadata(
-            context_window=window,
-            num_output=num_output,
-            is_chat_model=True,
-            is_function_calling_model=False,
-            model_name=self._model_name,
-        )
-
-    def to_payload(self) -> dict[str, Any]:
-        """Return what events tell about the model; nothing is loaded or planned for it."""
-        known = {"context_window": self._window} if self._window else {}
-        asked = {name: value for name in CALL_ARGUMENTS if (value := getattr(self, name)) is not None}
-        return {"class_name": self.class_name(), "model_name": self._model_name, "is_chat_model": True} | known | asked
-
-    @property
-    def _model_name(self) -> str:
-        return str(self.engine.checkpoint.name) if self.engine is not None else self.model
-
-    def _limits(self) -> tuple[int, int]:
-        """Return (context window, most tokens of an answer) without reading weights where that is possible."""
-        if self._window is None and self.engine is None:
-            self._window, self._num_output = plan_limits(**self._load_arguments()) or (None, None)
-        if self._window is None:
-            self.load_engine()
-        window, recommended = self._window or 0, self._num_output or 0
-        return window, min(self.max_tokens, window) if self.max_tokens else min(recommended, max(window // 4, 1))
-
-    # Requests
-
-    def load_engine(self) -> Engine:
-        """Return the engine, loading the weights the first time; equal arguments share one engine.
-
-        Raises:
-            FileNotFoundError, ConnectionError, ValueError, MemoryError: see `minicpm_core.load`.
-        """
-        engine: Engine | None = self.engine
-        if engine is None:
-            from minicpm_core.registry import shared_engine
-
-            engine = shared_engine(**self._load_arguments())
-        self._window, self._num_output = engine.context_window, engine.family.sampling.max_new_tokens
-        return engine
-
-    def _load_arguments(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in LOAD_ARGUMENTS}
-
-    def count_tokens(self, text: str | Sequence[ChatMessage]) -> int:
-        """Return the tokens of a text as it stands, or of messages with the chat template around them."""
-        return self.load_engine().count_tokens(text if isinstance(text, str) else to_messages(text))
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of a text as it stands; loads the tokenizer and no weights."""
-        if self.engine is not None:
-            return list(self.engine.tokenize(text))
-        with _tokenizer_lock:
-            if self._tokenizer is None:
-                from minicpm_core.checkpoints import load_tokenizer, open_checkpoint
-
-                checkpoint = open_checkpoint(self.model, family=self.family, revision=self.revision)
-                self._tokenizer = load_tokenizer(checkpoint)
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def _sampling(self, given: dict[str, Any]) -> Sampling:
-        values = {name: self._choose(name, given) for name in SAMPLING_ARGUMENTS}
-        return Sampling(**values, max_new_tokens=self._choose("max_tokens", given))
-
-    def _choose(self, name: str, given: dict[str, Any]) -> Any:
-        value = given.get(name)
-        return getattr(self, name) if value is None else value
+class EngineLLM(EngineFields, StructuredAnswers):
+    """What `MiniCPM` and `MiniCPMLLM` share."""
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the engine's options of one call; what is not given is the constructor's."""
         if unknown := [name for name in given if name not in CALL_ARGUMENTS + _IGNORED]:
             raise ValueError(f"unknown arguments: {', '.join(unknown)}; accepted: {', '.join(CALL_ARGUMENTS)}")
-        return {
-            "sampling": self._sampling(given),
-            "stop": self._choose("stop", given),
-            "enable_thinking": self._choose("enable_thinking", given),
+        options = {
+            "sampling": self.sampling(given),
+            "stop": self.choose("stop", given),
+            "enable_thinking": self.choose("enable_thinking", given),
         }
+        tools, schema = given.get("tools"), given.get("response_schema")
+        asked: dict[str, Any] = {"response_schema": schema, "logprobs": self._count_logprobs(given)}
+        if tools:  # the constructor's choice is for calls with tools only
+            asked |= {name: self.choose(name, given) for name in TOOL_ARGUMENTS[1:]} | {"tools": to_tools(tools)}
+        else:
+            asked["tool_choice"] = given.get("tool_choice")
+        has_form = tools or schema is not None
+        asked["grammar"] = given.get("grammar") if has_form else self.choose("grammar", given)
+        return options | {name: value for name, value in asked.items() if value is not None}
+
+    def _count_logprobs(self, given: dict[str, Any]) -> int | None:
+        """Return how many of the likeliest tokens to tell, 0 for the drawn ones only, None for nothing."""
+        wanted, top = self.choose("logprobs", given), self.choose("top_logprobs", given)
+        return None if wanted is False or (wanted is None and not top) else top or 0
 
     def _chat_prompt(self, messages: Sequence[ChatMessage]) -> Prompt:
         """Return the prompt of a chat; the system prompt comes first where the messages bring none."""
@@ -238,11 +90,10 @@ class EngineLLM(LLM):
         chunks = self.load_engine().stream(prompt, **options)
 
         def run() -> Any:
-            total = Chunk()
+            answer = Answer(respond, self._model_name)
             with closing(chunks):  # type: ignore[type-var]
                 for piece in chunks:
-                    total += piece
-                    yield respond(total, piece=piece, model=self._model_name)
+                    yield answer.add(piece)
 
         return opened(run())
 
@@ -251,19 +102,23 @@ class EngineLLM(LLM):
         engine = await asyncio.to_thread(self.load_engine)
 
         async def run() -> AsyncIterator[R]:
-            total = Chunk()
+            answer = Answer(respond, self._model_name)
             async with aclosing(engine.astream(prompt, **options)) as chunks:  # type: ignore[type-var]
                 async for piece in chunks:
-                    total += piece
-                    yield respond(total, piece=piece, model=self._model_name)
+                    yield answer.add(piece)
 
         return opened(run())
 
-    # LlamaIndex's eight ways to ask
-
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Answer the messages."""
+        """Answer the messages.
+
+        Args:
+            messages: the conversation.
+            **kwargs: sampling and length as in the constructor; `tools` with `tool_choice` and `parallel_tool_calls`;
+                `response_schema` (JSON schema or pydantic class), with tools the form of the final answer;
+                `grammar`; `logprobs` and `top_logprobs`.
+        """
         return to_chat_response(self._sum(self._chat_prompt(messages), kwargs), model=self._model_name)
 
     @closes_its_stream

@@ -304,8 +304,9 @@ def test_metadata_tells_the_fitted_window_without_loading(toy: Path, monkeypatch
     monkeypatch.setattr("minicpm_core.registry.load", refuse)
     metadata = MiniCPM(model=toy, revision="not loaded yet", max_tokens=40).metadata
     assert (metadata.context_window, metadata.num_output) == (512, 40)
-    assert (metadata.is_chat_model, metadata.is_function_calling_model) == (True, False)
+    assert (metadata.is_chat_model, metadata.is_function_calling_model) == (True, True)
     assert metadata.model_name == str(toy)
+    assert not MiniCPMLLM(model=toy).metadata.is_function_calling_model
     assert MiniCPM(model=toy, context_window=100).metadata.context_window == 100
     assert MiniCPM(model=toy, context_window=100).metadata.num_output == 25
     assert MiniCPM(model=toy).to_payload() == {"class_name": "MiniCPM", "model_name": str(toy), "is_chat_model": True}
@@ -385,21 +386,6 @@ def test_a_closed_engine_is_loaded_again(tmp_path: Path) -> None:
     first = llm.complete("hello")
     llm.load_engine().close()
     assert llm.complete("hello") == first
-
-
-def test_tools_are_refused_clearly(toy: Path) -> None:
-    from llama_index.core.tools import FunctionTool
-
-    def add(a: int, b: int) -> int:
-        """Add."""
-        return a + b
-
-    llm = MiniCPM(model=toy)
-    with pytest.raises(ValueError, match="tools are not supported by this version"):
-        llm.chat_with_tools([FunctionTool.from_defaults(add)], user_msg="1 + 1")
-    with pytest.raises(ValueError, match="no tool calls"):
-        llm.get_tool_calls_from_response(llm.chat(HELLO, max_tokens=1))
-    assert llm.get_tool_calls_from_response(llm.chat(HELLO, max_tokens=1), error_on_no_tool_call=False) == []
 
 
 def test_every_role_and_block_is_converted_and_nothing_changed() -> None:

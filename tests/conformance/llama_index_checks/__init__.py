@@ -1,0 +1,1 @@
+"""The parts of tests/conformance/llama_index.py."""
