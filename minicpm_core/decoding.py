@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-OPEN_THINK, CLOSE_THINK = "<think>", "</think>"
+Tags = tuple[str, str]
+THINK: Tags = ("<think>", "</think>")
 
 
 class TokenDecoder:
@@ -72,11 +73,41 @@ class StopTexts:
         return shown
 
 
-class ReasoningSplitter:
-    """Parts "<think>reasoning</think>answer"; `opened` when the prompt already ends with the opening tag."""
+class MarkerSplitter:
+    """Parts a text where the first of some markers begins; the rest, marker included, is another reader's."""
 
-    def __init__(self, *, enabled: bool, opened: bool = False) -> None:
-        self._state = ("reasoning" if opened else "start") if enabled else "answer"
+    def __init__(self, markers: Sequence[str]) -> None:
+        self._markers = tuple(markers)
+        self._held = ""
+        self.found = False
+
+    def push(self, text: str) -> tuple[str, str]:
+        """Return (text before, text from the marker on) pieces that are certain; white space between is dropped."""
+        if self.found or not self._markers:
+            return ("", text) if self.found else (text, "")
+        self._held += text
+        if places := [at for marker in self._markers if (at := self._held.find(marker)) >= 0]:
+            self.found = True
+            shown, rest = self._held[: min(places)].rstrip(), self._held[min(places) :]
+            self._held = ""
+            return shown, rest
+        keep = _keep_blank(self._held, max(_overlap(self._held, marker) for marker in self._markers))
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown, ""
+
+    def flush(self) -> str:
+        """Return what was held back and turned out to be no marker."""
+        shown, self._held = self._held, ""
+        return shown
+
+
+class ReasoningSplitter:
+    """Parts "<think>reasoning</think>answer"; `opened` when the prompt already ends with the (first) opening tag."""
+
+    def __init__(self, tags: Sequence[Tags] = (THINK,), *, opened: bool = False) -> None:
+        self._tags = tuple(tags)
+        self.closing = tags[0][1] if tags else ""
+        self._state = ("reasoning" if opened else "start") if tags else "answer"
         self._held = ""
         self._blank = True  # nothing of the present part shown yet: white space at its start is dropped
 
@@ -91,20 +122,21 @@ class ReasoningSplitter:
         reasoning = ""
         if self._state == "start":
             begun = self._held.lstrip()
-            if OPEN_THINK.startswith(begun[: len(OPEN_THINK)]) and len(begun) < len(OPEN_THINK):
+            if any(len(begun) < len(tag) and tag.startswith(begun) for tag, _ in self._tags):
                 return "", ""
-            self._state = "reasoning" if begun.startswith(OPEN_THINK) else "answer"
-            if self.in_reasoning:
-                self._held = begun[len(OPEN_THINK) :]
+            found = next((tags for tags in self._tags if begun.startswith(tags[0])), None)
+            if found:
+                self._state, self.closing = "reasoning", found[1]
+                self._held = begun[len(found[0]) :]
             else:
-                self._blank = False
+                self._state, self._blank = "answer", False
         if self._state == "reasoning":
-            at = self._held.find(CLOSE_THINK)
+            at = self._held.find(self.closing)
             if at < 0:
-                keep = max(_overlap(self._held, CLOSE_THINK), len(self._held) - len(self._held.rstrip()))
+                keep = max(_overlap(self._held, self.closing), len(self._held) - len(self._held.rstrip()))
                 return self._take(len(self._held) - _keep_blank(self._held, keep)), ""
             reasoning = self._take(at).rstrip()
-            self._held, self._state, self._blank = self._held[len(CLOSE_THINK) :], "answer", True
+            self._held, self._state, self._blank = self._held[len(self.closing) :], "answer", True
         return reasoning, self._take(len(self._held))
 
     def flush(self) -> tuple[str, str]:

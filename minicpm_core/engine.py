@@ -7,6 +7,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,21 @@ from typing import Any
 from minicpm_core.adapters import attach as attach_adapters
 from minicpm_core.adapters import find_adapters, find_beside
 from minicpm_core.adapters import switch as switch_adapter
+from minicpm_core.answers import Answer, Request, Vocabulary
+from minicpm_core.batching import generate_batch
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
-from minicpm_core.decoding import OPEN_THINK
+from minicpm_core.decoding import THINK
 from minicpm_core.devices import choose_device, choose_dtype
-from minicpm_core.generation import Request, generate_chunks
+from minicpm_core.families import Family
+from minicpm_core.generation import generate_chunks
+from minicpm_core.guidance import GrammarTokenizer
 from minicpm_core.memory import MemoryPlan, available_memory, plan_checkpoint, refuse_if_too_large
 from minicpm_core.messages import check_messages
+from minicpm_core.plans import AnswerPlan, plan_answer
 from minicpm_core.quantization import bitsandbytes_config
+from minicpm_core.rendering import lay_out
 from minicpm_core.templates import render_template
+from minicpm_core.tools import read_tools
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
 from minicpm_core.vision.prompt import Pictures, take_pictures
 from minicpm_core.worker import Worker
@@ -46,8 +54,11 @@ class Engine:
         self.tokenizer = tokenizer
         self.context_window = memory.context_window
         self._memory = memory
-        self._stop_ids = _stop_ids(checkpoint, tokenizer)
         self._tokenizer_lock = threading.Lock()  # fast tokenizers are not safe to share between threads
+        stop_ids = _stop_ids(checkpoint, tokenizer)
+        grammar = GrammarTokenizer(tokenizer, self._tokenizer_lock, sorted(stop_ids))
+        hidden = _hidden_ids(checkpoint.family, tokenizer)
+        self._vocabulary = Vocabulary(tokenizer, self._tokenizer_lock, stop_ids, hidden, grammar)
         self._worker = Worker(checkpoint.name)
         self._close = weakref.finalize(self, self._worker.close)
 
@@ -56,10 +67,7 @@ class Engine:
 
         Args:
             messages: chat messages (dicts with "role" and "content"), or a string that is completed as it stands.
-            **options: see `generate`.
-
-        Raises:
-            ValueError: the prompt is longer than the context window, or an option is not accepted.
+            **options: see `prepare`, which also tells the errors.
         """
         request = self.prepare(messages, **options)
 
@@ -83,33 +91,9 @@ class Engine:
 
         return run()
 
-    def generate(
-        self,
-        messages: Prompt,
-        *,
-        tools: Sequence[Any] | None = None,
-        tool_choice: Any = "auto",
-        response_schema: Any = None,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] | None = None,
-        enable_thinking: bool | None = None,
-    ) -> Chunk:
-        """Return the whole answer: the sum of `stream`.
-
-        Args:
-            messages: chat messages (dicts with "role" and "content"), or a string that is completed as it stands.
-            tools: not supported yet; anything but None or an empty list is refused.
-            tool_choice: used with `tools` only.
-            response_schema: not supported yet; anything but None is refused.
-            sampling: values that are None are the family's recommendation.
-            stop: texts that end the answer; they are not part of it. The reasoning part is not searched.
-            enable_thinking: switches reasoning on or off where the family has it; None leaves it to the chat template.
-
-        Raises:
-            ValueError: the prompt is longer than the context window, or an option is not accepted.
-        """
-        options = {"tools": tools, "tool_choice": tool_choice, "response_schema": response_schema, "stop": stop}
-        return sum_chunks(self.stream(messages, sampling=sampling, enable_thinking=enable_thinking, **options))
+    def generate(self, messages: Prompt, **options: Any) -> Chunk:
+        """Return the whole answer: the sum of `stream`."""
+        return sum_chunks(self.stream(messages, **options))
 
     async def agenerate(self, messages: Prompt, **options: Any) -> Chunk:
         """Do what `generate` does without blocking the event loop."""
@@ -118,25 +102,81 @@ class Engine:
             answer += chunk
         return answer
 
+    def generate_batch(self, prompts: Sequence[Prompt], *, batch_size: int = 8, **options: Any) -> list[Chunk]:
+        """Return the answers to several prompts, computed together where the model can.
+
+        Greedy answers are those of single calls. Prompts with pictures, and families that see, run one after another.
+
+        Args:
+            prompts: each as for `stream`.
+            batch_size: prompts computed together at most; fewer where the memory does not suffice.
+            **options: see `prepare`; the same for all prompts.
+        """
+        requests = [self.prepare(prompt, **options) for prompt in prompts]
+        answers: dict[int, Chunk] = {}
+        for group in self._group(requests, batch_size):
+            answers.update(self._worker.stream(partial(self._generate_group, requests, group)))
+        return [answers[n] for n in range(len(requests))]
+
+    async def agenerate_batch(self, prompts: Sequence[Prompt], *, batch_size: int = 8, **options: Any) -> list[Chunk]:
+        """Do what `generate_batch` does without blocking the event loop."""
+        import asyncio
+
+        requests = [await asyncio.to_thread(self.prepare, prompt, **options) for prompt in prompts]
+        answers: dict[int, Chunk] = {}
+        for group in self._group(requests, batch_size):
+            async with aclosing(self._worker.astream(partial(self._generate_group, requests, group))) as finished:
+                async for place, answer in finished:
+                    answers[place] = answer
+        return [answers[n] for n in range(len(requests))]
+
     def prepare(
         self,
         messages: Prompt,
         *,
         tools: Sequence[Any] | None = None,
         tool_choice: Any = "auto",
+        parallel_tool_calls: bool = True,
         response_schema: Any = None,
+        grammar: str | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] | None = None,
         enable_thinking: bool | None = None,
+        logprobs: int | None = None,
     ) -> Request:
-        """Check the options and encode the prompt; what `stream` runs."""
-        if tools or response_schema is not None or tool_choice not in ("auto", "none", None):
-            raise ValueError("tools, tool_choice and response_schema are not supported by this version; leave them out")
+        """Check the options and encode the prompt; what `stream` runs.
+
+        Args:
+            messages: chat messages (dicts with "role" and "content"), or a string that is completed as it stands.
+            tools: what the model may call: OpenAI's or Anthropic's dicts, or {"name", "description", "parameters"}.
+            tool_choice: "auto", "none", "any" (or "required", True), a tool's name, or OpenAI's dict of one.
+            parallel_tool_calls: False allows one call in an answer.
+            response_schema: JSON schema (or pydantic class) that the answer follows; with tools, unless it calls one.
+            grammar: a Lark grammar in llguidance's syntax that the whole answer follows, instead of the three above.
+            sampling: values that are None are the family's recommendation.
+            stop: texts that end the answer; they are not part of it. Reasoning and tool calls are not searched.
+            enable_thinking: switches reasoning on or off where the family has it; None leaves it to the chat template.
+            logprobs: report the drawn tokens' log probabilities, and those of so many of the likeliest (0 to 20).
+
+        Raises:
+            ValueError: the prompt is longer than the context window, or an option is not accepted.
+            TypeError: a schema of a kind that is not known.
+        """
         if isinstance(stop, str):
             raise ValueError(f"stop is the string {stop!r}; give a list of strings")
         if enable_thinking and not self.family.thinking:
             raise ValueError(f"family {self.family.name} has no thinking mode; leave enable_thinking out")
-        text, prompt_ids, pictures = self._encode(messages, enable_thinking)
+        if logprobs is not None and not (isinstance(logprobs, int) and 0 <= logprobs <= 20):
+            raise ValueError(f"logprobs is {logprobs!r}; accepted: None, or 0 to 20")
+        plan = plan_answer(
+            self.family.dialect,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            response_schema=response_schema,
+            grammar=grammar,
+        )
+        text, prompt_ids, pictures = self._encode(messages, enable_thinking, plan)
         room = self.context_window - len(prompt_ids)
         if room < 1:
             raise ValueError(
@@ -147,16 +187,34 @@ class Engine:
         defaults = (family.thinking_sampling if enable_thinking else None) or family.sampling
         chosen = (sampling or Sampling()).over(defaults)
         chosen = replace(chosen, max_new_tokens=min(chosen.max_new_tokens or room, room))
-        opened = self.family.thinking and text.rstrip().endswith(OPEN_THINK)
-        return Request(tuple(prompt_ids), chosen, tuple(stop or ()), opened, pictures)
+        opened = family.thinking and text.rstrip().endswith(THINK[0])
+        characters = min(max(len(text) / len(prompt_ids), 0.5), 4.0)  # a picture's slots are tokens of many characters
+        constraint = plan.constrain(self._vocabulary.grammar.marker, characters)
+        if constraint:  # what is wrong with it is told before the request waits
+            self._vocabulary.grammar.compile(constraint.write(chosen.max_new_tokens or room))
+        return Request(
+            tuple(prompt_ids),
+            chosen,
+            tuple(stop or ()),
+            opened,
+            pictures,
+            constraint,
+            plan.openings,
+            plan.read_calls,
+            logprobs,
+        )
 
-    def encode(self, messages: Prompt, *, enable_thinking: bool | None = None) -> list[int]:
+    def encode(self, messages: Prompt, *, enable_thinking: bool | None = None, tools: Any = None) -> list[int]:
         """Return the prompt's token ids, BOS included where the family begins with it."""
-        return self._encode(messages, enable_thinking)[1]
+        return self._encode(messages, enable_thinking, self._show(tools))[1]
 
-    def _encode(self, messages: Prompt, enable_thinking: bool | None) -> tuple[str, list[int], Pictures | None]:
+    def _encode(
+        self, messages: Prompt, enable_thinking: bool | None, plan: AnswerPlan
+    ) -> tuple[str, list[int], Pictures | None]:
         """Return the prompt's text, token ids and pictures."""
-        text, pictures = (messages, None) if isinstance(messages, str) else self._render(messages, enable_thinking)
+        text, pictures = (
+            (messages, None) if isinstance(messages, str) else self._render(messages, enable_thinking, plan)
+        )
         ids = self.tokenize(text)
         bos = self.tokenizer.bos_token_id
         added = self.family.add_bos and bos is not None and ids[:1] != [bos]
@@ -166,21 +224,29 @@ class Engine:
             pictures = pictures.at_tokens(encoded["offset_mapping"], shift=int(added))
         return text, [bos, *ids] if added else ids, pictures
 
-    def render(self, messages: Sequence[Message], *, enable_thinking: bool | None = None) -> str:
+    def render(self, messages: Sequence[Message], *, enable_thinking: bool | None = None, tools: Any = None) -> str:
         """Return the prompt text that the chat template makes of the messages."""
-        return self._render(messages, enable_thinking)[0]
+        return self._render(messages, enable_thinking, self._show(tools))[0]
 
-    def _render(self, messages: Sequence[Message], enable_thinking: bool | None) -> tuple[str, Pictures | None]:
+    def _show(self, tools: Any) -> AnswerPlan:
+        return AnswerPlan(self.family.dialect, shown=read_tools(tools or ()))
+
+    def _render(
+        self, messages: Sequence[Message], enable_thinking: bool | None, plan: AnswerPlan
+    ) -> tuple[str, Pictures | None]:
         checked = check_messages(messages, vision=self._reader is not None)
-        options = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
-        marked = take_pictures(checked, self._reader) if self._reader else None
+        template = str(self.tokenizer.chat_template)
+        laid, tools = lay_out(checked, plan.shown, plan.schema, plan.dialect, template)
+        options = {"tools": tools, "enable_thinking": enable_thinking}
+        options = {name: value for name, value in options.items() if value is not None}
+        marked = take_pictures(laid, self._reader) if self._reader else None
         with self._tokenizer_lock:
-            text = render_template(self.tokenizer, marked.messages if marked else checked, **options)
+            text = render_template(self.tokenizer, marked.messages if marked else laid, **options)
         return marked.insert_into(text) if marked else (text, None)
 
-    def count_tokens(self, text: str | Sequence[Message]) -> int:
+    def count_tokens(self, text: str | Sequence[Message], *, tools: Any = None) -> int:
         """Return the number of tokens of a text as it stands, or of messages with the chat template around them."""
-        return len(self.tokenize(text) if isinstance(text, str) else self.encode(text))
+        return len(self.tokenize(text) if isinstance(text, str) else self.encode(text, tools=tools))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text as it stands, nothing added."""
@@ -220,9 +286,38 @@ class Engine:
         self.close()
 
     def _generate(self, request: Request, cancelled: threading.Event) -> Iterator[Chunk]:
-        return generate_chunks(
-            self.model, self.tokenizer, self._tokenizer_lock, self.family, self._stop_ids, request, cancelled
-        )
+        answer = Answer(request, self.family, self._vocabulary)
+        return generate_chunks(self.model, list(request.prompt_ids), request.pictures, answer, cancelled)
+
+    def _generate_group(
+        self, requests: Sequence[Request], group: Sequence[int], cancelled: threading.Event
+    ) -> Iterator[tuple[int, Chunk]]:
+        if len(group) == 1:
+            chunks = list(self._generate(requests[group[0]], cancelled))
+            if not cancelled.is_set():
+                yield group[0], sum_chunks(iter(chunks))
+            return
+        answers = [Answer(requests[n], self.family, self._vocabulary) for n in group]
+        prompts = [requests[n].prompt_ids for n in group]
+        for place, answer in generate_batch(self.model, prompts, answers, cancelled):
+            yield group[place], answer
+
+    def _group(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:
+        """Yield the places of requests that run together: of similar length, and whose caches fit into the memory."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; accepted: 1 or more")
+        memory = self._memory
+        spare = max((memory.limit or memory.total) - memory.total, 0) + memory.kv_cache
+        tokens = spare // max(memory.kv_cache // memory.context_window, 1)
+        group: list[int] = []
+        for n in sorted(range(len(requests)), key=lambda n: len(requests[n].prompt_ids)):
+            longest = len(requests[n].prompt_ids) + max(requests[m].sampling.max_new_tokens or 0 for m in [*group, n])
+            if group and (len(group) == batch_size or self.family.vision or longest * (len(group) + 1) > tokens):
+                yield group
+                group = []
+            group.append(n)
+        if group:
+            yield group
 
 
 def sum_chunks(chunks: Iterator[Chunk]) -> Chunk:
@@ -296,3 +391,10 @@ def _stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
     if tokenizer.eos_token_id is not None:
         ids.add(tokenizer.eos_token_id)
     return frozenset(ids)
+
+
+def _hidden_ids(family: Family, tokenizer: Any) -> frozenset[int]:
+    """Return the special tokens that are no part of an answer's text; those of reasoning and calls are read as text."""
+    seen = family.dialect.write_calls([("f", {"x": "<", "y": 1})]) + "".join("".join(tags) for tags in family.tags)
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(i for i, token in added if token.special and token.content not in seen)

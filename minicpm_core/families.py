@@ -15,6 +15,8 @@ from minicpm_core.chat_templates import (
     QWEN2_TEMPLATE,
     ROLES_TEMPLATE,
 )
+from minicpm_core.decoding import THINK, Tags
+from minicpm_core.dialects import HERMES, JSON, MINICPM5, PYTHON, QWEN3_CODER, Dialect
 from minicpm_core.types import Sampling
 from minicpm_core.vision import Vision, configs
 from minicpm_core.vision.minicpmv import language_part
@@ -41,6 +43,7 @@ class Family:
         quantized_class: makes the class to use instead for int4 and int8; its tensors are `quantized_arrange`'s.
         notice: a sentence about what the config asks for and does not get, "" where there is nothing to say.
         vision: how it sees pictures, None where it reads text only.
+        dialect: the syntax of its tool calls.
     """
 
     name: str
@@ -59,6 +62,12 @@ class Family:
     quantized_arrange: Callable[[weights.Tensors], weights.Tensors] | None = None
     notice: Callable[[Json], str] = lambda config: ""
     vision: Vision | None = None
+    dialect: Dialect = JSON
+
+    @property
+    def tags(self) -> tuple[Tags, ...]:
+        """The tags around reasoning, as the chat template and the dialect write it."""
+        return ((THINK,) if self.thinking else ()) + ((self.dialect.thought,) if self.dialect.thought else ())
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,7 @@ def _native(name: str, covers: str, model_type: str, class_prefix: str) -> Famil
         stop_tokens=_QWEN_STOPS,
         thinking=True,
         vision=Vision(module="minicpm_core.vision.native"),
+        dialect=QWEN3_CODER,
     )
 
 
@@ -145,6 +155,7 @@ FAMILIES: tuple[Family, ...] = (
         thinking_sampling=Sampling(temperature=0.9, top_p=0.95, top_k=0, repetition_penalty=1.0, max_new_tokens=8192),
         chat_template="<s>" + CHATML_TEMPLATE,
         thinking=True,
+        dialect=MINICPM5,
     ),
     Family(
         name="minicpm-llama",
@@ -197,6 +208,7 @@ FAMILIES: tuple[Family, ...] = (
         chat_template=CHATML_TEMPLATE,
         thinking=True,
         notice=translation.sparse_attention_notice,
+        dialect=PYTHON,
     ),
     Family(
         name="minicpm4",
@@ -209,6 +221,7 @@ FAMILIES: tuple[Family, ...] = (
         sampling=_CHAT_SAMPLING,
         chat_template=PLAIN_CHATML_TEMPLATE,
         notice=translation.sparse_attention_notice,
+        dialect=PYTHON,
     ),
     Family(
         name="minicpm-128k",
@@ -227,6 +240,7 @@ FAMILIES: tuple[Family, ...] = (
         model_class="MiniCPM3ForCausalLM",
         sampling=_CHAT_SAMPLING,
         chat_template=PLAIN_CHATML_TEMPLATE,
+        dialect=PYTHON,
     ),
     Family(
         name="minicpm",
@@ -286,6 +300,7 @@ FAMILIES: tuple[Family, ...] = (
         stop_tokens=_QWEN_STOPS,
         thinking=True,
         vision=Vision(temporal=True),
+        dialect=HERMES,
     ),
     _native("minicpm-v-4.6", "MiniCPM-V 4.6", "minicpmv4_6", "MiniCPMV4_6"),
     _native("minicpm-v-4.7", "MiniCPM-V 4.7", "minicpmv4_7", "MiniCPMV4_7"),

@@ -19,28 +19,40 @@ class Sampler:
         self._top_p = 1.0 if sampling.top_p is None else sampling.top_p
         self._top_k = sampling.top_k or 0
         self._penalty = sampling.repetition_penalty or 1.0
-        self._prompt_ids = prompt_ids
-        self._seen: Any = None  # [vocabulary], which tokens occurred
+        self._used = prompt_ids  # before the first draw
+        self._seen: Any = None  # [vocabulary], which tokens occurred, the prompt's among them
         self._random = torch.Generator()  # on the CPU, so that a seed gives the same draws on every device
         if sampling.seed is None:
             self._random.seed()
         else:
             self._random.manual_seed(sampling.seed)
 
-    def draw(self, logits: Any) -> int:
-        """Return a token id drawn from `logits` (one row, [vocabulary])."""
+    def draw(self, logits: Any, allowed: Any = None) -> int:
+        """Return a token id drawn from `logits`; `accept` tells whether it is used.
+
+        Args:
+            logits: one row, [vocabulary].
+            allowed: which tokens may be drawn, booleans of the same shape; None allows all.
+        """
         import torch
 
         logits = logits.float()
-        if self._penalty == 1.0:
-            return self._choose(logits)
+        if self._penalty != 1.0:
+            if self._seen is None:
+                self._seen = torch.zeros(logits.numel(), dtype=torch.bool, device=logits.device)
+                self._seen[self._used] = True
+            penalised = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
+            logits = torch.where(self._seen, penalised, logits)
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, float("-inf"))
+        return self._choose(logits)
+
+    def accept(self, token: int) -> None:
+        """Count the token as one that occurred."""
         if self._seen is None:
-            self._seen = torch.zeros(logits.numel(), dtype=torch.bool, device=logits.device)
-            self._seen[self._prompt_ids] = True
-        penalised = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
-        token = self._choose(torch.where(self._seen, penalised, logits))
-        self._seen[token] = True
-        return token
+            self._used.append(token)
+        else:
+            self._seen[token] = True
 
     def _choose(self, logits: Any) -> int:
         import torch

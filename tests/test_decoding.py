@@ -72,7 +72,7 @@ def test_reasoning_and_answer_are_parted_however_the_text_arrives(
     reasoning: str, answer: str, opened: bool, data: st.DataObject
 ) -> None:
     text = ("" if opened else "<think>") + reasoning + "</think>" + answer
-    splitter = ReasoningSplitter(enabled=True, opened=opened)
+    splitter = ReasoningSplitter(opened=opened)
     parts = [splitter.push(piece) for piece in _cut(text, data.draw(st.lists(st.integers(0, 60))))]
     parts.append(splitter.flush())
     assert "".join(r for r, _ in parts) == reasoning.strip()
@@ -81,7 +81,7 @@ def test_reasoning_and_answer_are_parted_however_the_text_arrives(
 
 @given(st.text("<think>/ ab", max_size=30).filter(lambda t: not t.lstrip().startswith("<think>")), st.data())
 def test_a_text_without_an_opening_tag_is_all_answer(text: str, data: st.DataObject) -> None:
-    splitter = ReasoningSplitter(enabled=True)
+    splitter = ReasoningSplitter()
     parts = [splitter.push(piece) for piece in _cut(text, data.draw(st.lists(st.integers(0, 60))))]
     parts.append(splitter.flush())
     assert "".join(r for r, _ in parts) == ""
@@ -89,7 +89,7 @@ def test_a_text_without_an_opening_tag_is_all_answer(text: str, data: st.DataObj
 
 
 def test_an_unclosed_thought_is_reasoning() -> None:
-    splitter = ReasoningSplitter(enabled=True, opened=True)
+    splitter = ReasoningSplitter(opened=True)
     pieces = [splitter.push("so "), splitter.push("it goes </th"), splitter.flush()]
     assert "".join(r for r, _ in pieces) == "so it goes </th"
     assert "".join(a for _, a in pieces) == ""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import minicpm_core
 from minicpm_core import Chunk, Engine, Sampling
+from minicpm_core.sampler import Sampler
 
 GREEDY = Sampling(temperature=0, max_new_tokens=48)
 HELLO = [{"role": "user", "content": "hello 你好"}]
@@ -58,7 +60,8 @@ def test_a_stop_text_of_several_tokens_is_cut_exactly(engine: Engine) -> None:
 
 def test_eos_ends_the_answer_and_is_not_part_of_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     token = engine.tokenizer.encode(engine.generate(HELLO, sampling=GREEDY).content, add_special_tokens=False)[0]
-    monkeypatch.setattr(engine, "_stop_ids", engine._stop_ids | {token})
+    vocabulary = engine._vocabulary
+    monkeypatch.setattr(engine, "_vocabulary", replace(vocabulary, stop_ids=vocabulary.stop_ids | {token}))
     answer = engine.generate(HELLO, sampling=GREEDY)
     assert (answer.content, answer.finish_reason) == ("", "stop")
     assert answer.usage is not None
@@ -228,13 +231,15 @@ def test_requests_run_in_order_of_arrival(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tools": [{"name": "f"}]}, "tools"),
-        ({"response_schema": {"type": "object"}}, "response_schema"),
         ({"stop": "word"}, "give a list"),
+        ({"tool_choice": "any"}, "no tools are given"),
+        ({"logprobs": 21}, "0 to 20"),
+        ({"grammar": 'start: "a"', "response_schema": {"type": "object"}}, "leave out tools and response_schema"),
+        ({"grammar": "start: nowhere"}, "cannot be used"),
         ({"stop": [""]}, "must not be empty"),
     ],
 )
-def test_what_is_not_supported_is_refused(engine: Engine, options: dict[str, Any], message: str) -> None:
+def test_options_that_are_not_accepted_are_refused(engine: Engine, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         engine.generate(HELLO, **options)
 
@@ -309,8 +314,19 @@ def test_int4_keeps_head_and_embeddings_in_sixteen_bit(toy: Path) -> None:
 
 
 def _script(monkeypatch: pytest.MonkeyPatch, engine: Engine, text: str) -> None:
-    ids = [*engine.tokenizer.encode(text, add_special_tokens=False), 3]
-    monkeypatch.setattr("minicpm_core.generation.generate_ids", lambda model, request, cancelled: iter(ids))
+    ids, end = engine.tokenizer.encode(text, add_special_tokens=False), min(engine._vocabulary.stop_ids)
+
+    class Scripted(Sampler):
+        """Draws the text's tokens in every answer, whatever the model says."""
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.script = iter(ids)
+
+        def draw(self, logits: Any, allowed: Any = None) -> int:
+            return next(self.script, end)
+
+    monkeypatch.setattr("minicpm_core.answers.Sampler", Scripted)
 
 
 def _count_steps(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> list[int]:

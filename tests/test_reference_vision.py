@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,9 +16,10 @@ import torch
 from PIL import Image
 
 from minicpm_core import Engine, Sampling, load
+from minicpm_core.answers import Request
 from minicpm_core.decoding import TokenDecoder
-from minicpm_core.generation import Request, generate_ids
 from minicpm_core.vision.prompt import Picture, Pictures
+from tests.recording import generate_ids
 
 REFERENCE = Path(os.environ.get("MINICPM_REFERENCE_DIR", Path(__file__).parents[2] / "shared" / "reference"))
 FOLDERS = sorted(path.parent for path in REFERENCE.glob("minicpmv*/cases.json"))
@@ -150,7 +150,8 @@ def test_reference_logits(case: Case) -> None:
 
 
 def test_reference_greedy_tokens(case: Case) -> None:
-    tokens = list(generate_ids(case.engine.model, case.request, threading.Event()))
+    request = case.request
+    tokens = generate_ids(case.engine.model, request.prompt_ids, request.sampling, pictures=request.pictures)
     assert tokens == case.array("gen_ids").tolist()
 
 
@@ -158,7 +159,7 @@ def test_reference_answer_through_the_public_path(case: Case) -> None:
     engine = case.engine
     answer = engine.generate(case.messages, sampling=GREEDY)
     tokens = case.array("gen_ids").tolist()
-    stop = next((place for place, token in enumerate(tokens) if token in engine._stop_ids), None)
+    stop = next((place for place, token in enumerate(tokens) if token in engine._vocabulary.stop_ids), None)
     shown = tokens if stop is None else tokens[:stop]
     assert (answer.reasoning + answer.content).strip() == _stream_text(engine, shown).strip()
     assert answer.finish_reason == ("length" if stop is None else "stop")

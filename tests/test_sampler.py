@@ -13,7 +13,13 @@ LOGITS = torch.log(torch.tensor([0.4, 0.3, 0.2, 0.1]))
 
 def _draws(logits: torch.Tensor, count: int = 400, **values: float) -> list[int]:
     sampler = Sampler(Sampling(seed=7, **values), [])  # type: ignore[arg-type]
-    return [sampler.draw(logits) for _ in range(count)]
+    return [draw_one(sampler, logits) for _ in range(count)]
+
+
+def draw_one(sampler: Sampler, logits: torch.Tensor) -> int:
+    token = sampler.draw(logits)
+    sampler.accept(token)
+    return token
 
 
 def test_greedy_takes_the_largest() -> None:
@@ -51,6 +57,6 @@ def test_a_flat_distribution_is_cut_at_its_share_however_large_the_vocabulary(si
 
 def test_repetition_penalty_counts_the_prompt_and_what_was_drawn() -> None:
     sampler = Sampler(Sampling(temperature=0, repetition_penalty=2.0), [2])
-    assert [sampler.draw(torch.tensor([1.0, 1.5, 1.8, -1.0])) for _ in range(3)] == [1, 0, 2]
+    assert [draw_one(sampler, torch.tensor([1.0, 1.5, 1.8, -1.0])) for _ in range(3)] == [1, 0, 2]
     sampler = Sampler(Sampling(temperature=0, repetition_penalty=2.0), [0])
     assert sampler.draw(torch.tensor([-1.0, -1.5])) == 1  # a negative logit is made smaller

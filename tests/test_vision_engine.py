@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from minicpm_core import Chunk, Engine, Sampling, load, plan
-from minicpm_core.generation import generate_ids
 from minicpm_core.vision.four_bit import unpacked
 from minicpm_core.weights import StoredTensor
+from tests.recording import generate_ids
 from tests.toy_minicpmv import QUERIES, VERSIONS, write_minicpmv
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1.0, max_new_tokens=8)
@@ -152,7 +152,8 @@ def test_a_cancelled_request_stops_between_batches_of_views(engine: Engine, monk
 
     monkeypatch.setattr(engine.model.vpm, "forward", forward)
     monkeypatch.setattr("minicpm_core.vision.model.BATCH", 1)
-    assert list(generate_ids(engine.model, request, cancelled)) == []
+    options: dict[str, Any] = {"pictures": request.pictures, "cancelled": cancelled}
+    assert generate_ids(engine.model, request.prompt_ids, request.sampling, **options) == []
     assert passes == [1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from PIL import Image
 
 from minicpm_core import Engine, Sampling, load
-from minicpm_core.generation import generate_ids
 from minicpm_core.vision.prompt import Pictures
+from tests.recording import generate_ids
 from tests.toy_vision import CLASSES, TOKENS, write_native
 
 GREEDY = Sampling(temperature=0, max_new_tokens=12)
@@ -86,7 +85,7 @@ def test_pixels_are_those_of_the_image_processor(engine: Engine, sizes: list[tup
 def test_the_tokens_are_those_of_generate(engine: Engine, sizes: list[tuple[int, int]]) -> None:
     images = [picture(*size, seed) for seed, size in enumerate(sizes)]
     request = engine.prepare(ask("Look:", *images, "What is it?"), sampling=GREEDY)
-    ours = list(generate_ids(engine.model, request, threading.Event()))
+    ours = generate_ids(engine.model, request.prompt_ids, request.sampling, pictures=request.pictures)
     assert ours == generate_natively(engine, request.prompt_ids, process(engine, images))
 
 
@@ -137,7 +136,7 @@ def test_text_alone_and_the_stream(engine: Engine) -> None:
         if hasattr(model.model, "rope_deltas"):
             model.model.rope_deltas = None
         native = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=12, eos_token_id=None)
-    assert list(generate_ids(engine.model, request, threading.Event())) == native[0, ids.shape[1] :].tolist()
+    assert generate_ids(engine.model, request.prompt_ids, request.sampling) == native[0, ids.shape[1] :].tolist()
 
 
 def test_features_do_not_depend_on_other_pictures(engine: Engine) -> None:
