@@ -1,13 +1,13 @@
-"""LangChain messages -> the chat template's dicts; the engine's chunks -> LangChain's chunks."""
+"""LangChain messages, of any provider -> the chat template's dicts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import (
     AIMessage,
-    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     FunctionMessage,
@@ -15,10 +15,8 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 
-from minicpm_core.types import Chunk, Message, Usage
+from minicpm_core.types import Message
 
 _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (SystemMessage, "system"),
@@ -28,33 +26,55 @@ _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
     (FunctionMessage, "tool"),
 )
 _ROLE_NAMES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
-_NOT_SHOWN = frozenset(
-    "reasoning thinking redacted_thinking tool_use tool_call tool_call_chunk invalid_tool_call".split()
-)
-"""Blocks of an AI message that are not text of its answer; its tool calls stand in `tool_calls`."""
+_CALLS = frozenset("tool_use tool_call tool_call_chunk invalid_tool_call function_call".split())
+_NOT_SHOWN = _CALLS | frozenset("reasoning reasoning_content thinking redacted_thinking".split())
+"""Blocks of an AI message that are not text of its answer; its calls stand in `tool_calls`."""
 
 
 def to_template(messages: Sequence[BaseMessage]) -> list[Message]:
     """Return the messages as the chat template's dicts; the engine checks their roles and parts.
 
+    A result without the name of its tool gets it from the call that it answers.
+
     Raises:
         TypeError: a message that is no turn of a conversation, such as RemoveMessage.
     """
-    return [_to_dict(message) for message in messages]
+    turns = [turn for message in messages for turn in _to_turns(message)]
+    names = {call["id"]: call["function"]["name"] for turn in turns for call in turn.get("tool_calls", ())}
+    for turn in turns:
+        if turn["role"] == "tool" and "name" not in turn and names.get(turn.get("tool_call_id")):
+            turn["name"] = names[turn["tool_call_id"]]
+    return turns
 
 
-def _to_dict(message: BaseMessage) -> Message:
+def _to_turns(message: BaseMessage) -> list[Message]:
     turn: Message = {"role": _role(message), "content": message.content}
     if message.name:
         turn["name"] = message.name
     if isinstance(message, ToolMessage):
         turn["tool_call_id"] = message.tool_call_id
+        if message.status == "error":
+            turn["status"] = "error"
     if isinstance(message, AIMessage):
         if isinstance(message.content, list):
             turn["content"] = [part for part in message.content if _kind(part) not in _NOT_SHOWN]
         if calls := _tool_calls(message):
             turn["tool_calls"] = calls
-    return turn
+    elif isinstance(message, HumanMessage) and isinstance(message.content, list):
+        return _split_results(turn)
+    return [turn]
+
+
+def _split_results(turn: Message) -> list[Message]:
+    """Return Anthropic's results of tools, which are parts of a user's turn, as turns of their own before it."""
+    results = [part for part in turn["content"] if _kind(part) == "tool_result"]
+    rest = [part for part in turn["content"] if _kind(part) != "tool_result"]
+    turns = [
+        {"role": "tool", "content": part.get("content") or "", "tool_call_id": part.get("tool_use_id")}
+        | ({"status": "error"} if part.get("is_error") else {})
+        for part in results
+    ]
+    return [*turns, {**turn, "content": rest}] if rest or not results else turns
 
 
 def _role(message: BaseMessage) -> str:
@@ -68,45 +88,34 @@ def _role(message: BaseMessage) -> str:
 
 
 def _tool_calls(message: AIMessage) -> list[dict[str, Any]]:
-    calls = [(call["id"], call["name"], call["args"]) for call in message.tool_calls]
+    """Return a message's calls, those that could not be executed too; LangChain's field wins over providers' forms."""
+    calls: list[tuple[Any, Any, Any]] = [(call["id"], call["name"], call["args"]) for call in message.tool_calls]
+    calls += [(call["id"], call["name"], call["args"]) for call in message.invalid_tool_calls]
     if not calls and isinstance(message.content, list):
-        parts = [part for part in message.content if isinstance(part, dict) and part.get("type") == "tool_use"]
-        calls = [(part.get("id"), part["name"], part.get("input") or {}) for part in parts]
-    return [{"id": id_, "type": "function", "function": {"name": name, "arguments": args}} for id_, name, args in calls]
+        calls = [_read_block(part) for part in message.content if isinstance(part, dict) and part.get("type") in _CALLS]
+    if not calls and (function := message.additional_kwargs.get("function_call")):
+        calls = [(None, function["name"], function.get("arguments"))]
+    return [
+        {"id": id_, "type": "function", "function": {"name": name or "", "arguments": _read_arguments(arguments)}}
+        for id_, name, arguments in calls
+    ]
+
+
+def _read_block(block: dict[str, Any]) -> tuple[Any, Any, Any]:
+    id_ = block.get("call_id") or block.get("id")
+    return id_, block["name"], block.get("input") or block.get("args") or block.get("arguments")
+
+
+def _read_arguments(arguments: Any) -> dict[str, Any] | str:
+    """Return arguments as a dict; as a string where they are no whole JSON object."""
+    if not isinstance(arguments, str):
+        return arguments or {}
+    try:
+        value = json.loads(arguments)
+    except ValueError:
+        return arguments
+    return value if isinstance(value, dict) else arguments
 
 
 def _kind(part: str | dict[str, Any]) -> str:
     return "text" if isinstance(part, str) else str(part.get("type"))
-
-
-def to_usage(usage: Usage) -> UsageMetadata:
-    """Return LangChain's names for the token counts."""
-    return UsageMetadata(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
-        input_token_details={"cache_read": usage.cached_tokens},
-        output_token_details={"reasoning": usage.reasoning_tokens},
-    )
-
-
-def to_chat_chunk(chunk: Chunk, model: str) -> ChatGenerationChunk:
-    """Return the chat class's form of a chunk; usage and metadata come with the last one only."""
-    message = AIMessageChunk(content=chunk.content)
-    if chunk.reasoning:
-        message.additional_kwargs["reasoning_content"] = chunk.reasoning
-    if chunk.finish_reason is None:
-        return ChatGenerationChunk(message=message)
-    message.chunk_position = "last"
-    message.usage_metadata = to_usage(chunk.usage or Usage())
-    message.response_metadata = {"model_name": model, "model_provider": "minicpm", "finish_reason": chunk.finish_reason}
-    return ChatGenerationChunk(message=message, generation_info={"finish_reason": chunk.finish_reason})
-
-
-def to_text_chunk(chunk: Chunk, model: str) -> GenerationChunk:
-    """Return the completion class's form of a chunk; reasoning and the last one's facts are in generation_info."""
-    info: dict[str, Any] = {"reasoning_content": chunk.reasoning} if chunk.reasoning else {}
-    if chunk.finish_reason is not None:
-        usage = to_usage(chunk.usage or Usage())
-        info |= {"finish_reason": chunk.finish_reason, "model_name": model, "usage_metadata": usage}
-    return GenerationChunk(text=chunk.content, generation_info=info or None)

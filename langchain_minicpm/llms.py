@@ -13,7 +13,8 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
-from langchain_minicpm.convert import to_text_chunk
+from langchain_minicpm.answers import to_text_chunk
+from langchain_minicpm.batching import BATCH_SIZE
 from langchain_minicpm.settings import MiniCPMSettings
 from minicpm_core.types import Prompt
 
@@ -81,23 +82,35 @@ class MiniCPMLLM(MiniCPMSettings, BaseLLM):
         prompts: list[str],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        *,
+        raw: bool | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        reported = run_manager if len(prompts) == 1 else None  # with several prompts it is the first one's only
-        return to_result([reduce(add, self._stream(prompt, stop, reported, **kwargs)) for prompt in prompts])
+        if len(prompts) == 1:
+            return to_result([reduce(add, self._stream(prompts[0], stop, run_manager, raw=raw, **kwargs))])
+        answers = []
+        for start in range(0, len(prompts), BATCH_SIZE):
+            part = [self._prompt(prompt, raw) for prompt in prompts[start : start + BATCH_SIZE]]
+            answers += self._generate_batch(part, stop, kwargs)
+        return to_result([to_text_chunk(answer, kwargs.get("model") or self.model) for answer in answers])
 
     async def _agenerate(
         self,
         prompts: list[str],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        *,
+        raw: bool | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        reported = run_manager if len(prompts) == 1 else None
+        if len(prompts) == 1:
+            stream = self._astream(prompts[0], stop, run_manager, raw=raw, **kwargs)
+            return to_result([reduce(add, [piece async for piece in stream])])
         answers = []
-        for prompt in prompts:
-            answers.append(reduce(add, [piece async for piece in self._astream(prompt, stop, reported, **kwargs)]))
-        return to_result(answers)
+        for start in range(0, len(prompts), BATCH_SIZE):
+            part = [self._prompt(prompt, raw) for prompt in prompts[start : start + BATCH_SIZE]]
+            answers += await self._agenerate_batch(part, stop, kwargs)
+        return to_result([to_text_chunk(answer, kwargs.get("model") or self.model) for answer in answers])
 
     def _prompt(self, text: str, raw: bool | None) -> Prompt:
         return text if (self.raw if raw is None else raw) else [{"role": "user", "content": text}]

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from langchain_core.language_models import LangSmithParams
 from langchain_core.messages import BaseMessage
@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import Self
 
 from langchain_minicpm.convert import to_template
+from langchain_minicpm.tools import to_tool
 from minicpm_core.types import Chunk, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ LOADING = tuple(
 OF_ONE_MODEL = ("adapter", "family", "revision")
 """Those that say something about one checkpoint, and so do not go with another one."""
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
-PER_CALL = (*SAMPLING, "max_tokens", "enable_thinking", "model")
+PER_CALL = (*SAMPLING, "max_tokens", "enable_thinking", "logprobs", "top_logprobs", "model")
 """What a single call may change, besides `stop`."""
 
 
@@ -56,11 +57,14 @@ class MiniCPMSettings(BaseModel):
         max_tokens: longest answer, in tokens.
         stop: texts that end the answer; they are not part of it.
         enable_thinking: switches the reasoning part on or off where the model has one.
+        logprobs: whether the answer comes with the log probability of each of its tokens, as the model itself sees it.
+        top_logprobs: how many of the likeliest tokens come with each of them; switches `logprobs` on.
         timeout: seconds for one answer, loading not counted; looked at between two pieces of the answer.
         max_retries: accepted as of every LangChain model; a local model is not asked again.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    per_call: ClassVar[tuple[str, ...]] = PER_CALL
 
     model: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)] = (
         Field(
@@ -87,12 +91,15 @@ class MiniCPMSettings(BaseModel):
     max_tokens: int | None = None
     stop: list[str] | None = None
     enable_thinking: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
     timeout: float | None = Field(default=None, gt=0)
     max_retries: int | None = None
 
     @model_validator(mode="after")
     def _check_minicpm_settings(self) -> Self:
         self._sampling({})
+        self._logprobs({})
         if self.engine is not None:
             fields = type(self).model_fields
             given = [
@@ -135,15 +142,16 @@ class MiniCPMSettings(BaseModel):
 
         Args:
             messages: a conversation.
-            tools: not supported yet; anything but None or an empty list is refused.
+            tools: those that would be bound; they stand in the prompt too.
         """
-        if tools:
-            raise ValueError("tools are not supported by this version; leave them out")
-        return self.load_engine().count_tokens(to_template(messages))
+        turns = to_template(messages)
+        if not tools:
+            return self.load_engine().count_tokens(turns)
+        return self.load_engine().count_tokens(turns, tools=[to_tool(tool) for tool in tools])
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        names = dict.fromkeys((*LOADING, *PER_CALL, "stop"))
+        names = [name for name in (*LOADING, *self.per_call, "stop") if name in type(self).model_fields]
         values = {name: getattr(self, name) for name in names if name != "api_key"}
         if self.engine is not None:
             values["context_window"] = self.engine.context_window
@@ -160,6 +168,28 @@ class MiniCPMSettings(BaseModel):
                 self._check_time(started)
                 yield chunk
 
+    def _generate_batch(
+        self, prompts: Sequence[Prompt], stop: list[str] | None, options: Mapping[str, Any]
+    ) -> list[Chunk]:
+        """Return the answers to several prompts, made side by side; one by one where each has its own `timeout`."""
+        if len(prompts) == 1 or self.timeout is not None:
+            return [sum(self._stream_chunks(prompt, stop, options), Chunk()) for prompt in prompts]
+        return self.load_engine(options.get("model")).generate_batch(prompts, **self._request(stop, options))
+
+    async def _agenerate_batch(
+        self, prompts: Sequence[Prompt], stop: list[str] | None, options: Mapping[str, Any]
+    ) -> list[Chunk]:
+        if len(prompts) == 1 or self.timeout is not None:
+            return [await self._sum_async(prompt, stop, options) for prompt in prompts]
+        engine = await asyncio.to_thread(self.load_engine, options.get("model"))
+        return await engine.agenerate_batch(prompts, **self._request(stop, options))
+
+    async def _sum_async(self, prompt: Prompt, stop: list[str] | None, options: Mapping[str, Any]) -> Chunk:
+        answer = Chunk()
+        async for chunk in self._astream_chunks(prompt, stop, options):
+            answer += chunk
+        return answer
+
     async def _astream_chunks(
         self, prompt: Prompt, stop: list[str] | None, options: Mapping[str, Any]
     ) -> AsyncIterator[Chunk]:
@@ -173,14 +203,30 @@ class MiniCPMSettings(BaseModel):
                 yield chunk
 
     def _request(self, stop: list[str] | None, options: Mapping[str, Any]) -> dict[str, Any]:
-        unknown = sorted(options.keys() - {*PER_CALL, "stream"})  # "stream" is LangChain's own switch
-        if unknown:
-            raise TypeError(f"unknown arguments {', '.join(unknown)}; a call accepts: stop, {', '.join(PER_CALL)}")
-        return {
+        """Return the engine's options; who reads more options than these adds them."""
+        self._refuse_unknown(options)
+        request = {
             "sampling": self._sampling(options),
             "stop": self.stop if stop is None else stop,
             "enable_thinking": options.get("enable_thinking", self.enable_thinking),
         }
+        logprobs = self._logprobs(options)
+        return request if logprobs is None else {**request, "logprobs": logprobs}
+
+    def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
+        unknown = sorted(options.keys() - {*self.per_call, "stream"})  # "stream" is LangChain's own switch
+        if unknown:
+            raise TypeError(f"unknown arguments {', '.join(unknown)}; a call accepts: stop, {', '.join(self.per_call)}")
+
+    def _logprobs(self, options: Mapping[str, Any]) -> int | None:
+        """Return the engine's number: 0 for the chosen tokens alone, None for none."""
+        wanted = options.get("logprobs", self.logprobs)
+        top = options.get("top_logprobs", self.top_logprobs)
+        if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 0):
+            raise ValueError(f"top_logprobs is {top!r}; accepted: 0 or more")
+        if top and wanted is False:
+            raise ValueError(f"top_logprobs is {top}, but logprobs is False; leave one of them out")
+        return top or 0 if wanted or (wanted is None and top is not None) else None
 
     def _sampling(self, options: Mapping[str, Any]) -> Sampling:
         values = {name: options.get(name, getattr(self, name)) for name in SAMPLING}

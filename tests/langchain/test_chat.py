@@ -77,7 +77,8 @@ def test_usage_model_name_and_position_are_on_the_last_chunk_only(chat: ChatMini
     assert len(others) > 3
     assert last.chunk_position == "last"
     assert last.usage_metadata["output_tokens"] == 16
-    assert all(c.usage_metadata is None and not c.response_metadata and not c.chunk_position for c in others)
+    assert all(c.usage_metadata is None and not c.chunk_position for c in others)
+    assert [c.response_metadata for c in others] == [{"model_provider": "minicpm"}] * len(others)
 
 
 async def test_stop_text_is_cut_exactly_wherever_it_is_given(chat: ChatMiniCPM, engine: Engine, toy: Path) -> None:
@@ -342,7 +343,7 @@ def test_tracing_parameters_follow_the_call() -> None:
 def test_the_profile_is_known_before_anything_is_loaded(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minicpm_core.registry.shared_engine", None)
     profile = ChatMiniCPM(model=toy).profile
-    assert (profile["max_input_tokens"], profile["tool_calling"], profile["reasoning_output"]) == (512, False, True)
+    assert (profile["max_input_tokens"], profile["tool_calling"], profile["reasoning_output"]) == (512, True, True)
     assert ChatMiniCPM(model=toy, context_window=256).profile["max_input_tokens"] == 256
     assert ChatMiniCPM(model="not/downloaded").profile is None
 

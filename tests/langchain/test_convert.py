@@ -45,7 +45,7 @@ TEXT = {"type": "text", "text": "Hi"}
         ),
         (
             ToolMessage("2", tool_call_id="call-1", name="add", status="error"),
-            {"role": "tool", "content": "2", "name": "add", "tool_call_id": "call-1"},
+            {"role": "tool", "content": "2", "name": "add", "tool_call_id": "call-1", "status": "error"},
         ),
         (FunctionMessage(content="2", name="add"), {"role": "tool", "content": "2", "name": "add"}),
         (ChatMessage("Hi", role="human"), {"role": "user", "content": "Hi"}),

@@ -1,0 +1,59 @@
+"""What is known of a model before it is loaded, in LangChain's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langchain_minicpm.settings import MiniCPMSettings
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import ModelProfile
+
+
+def read_profile(settings: MiniCPMSettings) -> ModelProfile | None:
+    """Return what is known of a model without loading or downloading it; None where its config is not here.
+
+    `max_input_tokens` is the window that was asked for or the model's own; a memory limit may make it smaller when the
+    model is loaded.
+    """
+    folder = _find_local_folder(settings.model, settings.revision)
+    if folder is None:
+        return None
+    from minicpm_core.checkpoints import open_checkpoint
+
+    checkpoint = open_checkpoint(folder, family=settings.family)
+    text_config = checkpoint.config.get("text_config") or checkpoint.config
+    window = settings.engine.context_window if settings.engine is not None else settings.context_window
+    window = window or text_config.get("max_position_embeddings")
+    limits: ModelProfile = {"max_input_tokens": window, "max_output_tokens": window} if window else {}
+    return {
+        **limits,
+        "name": settings.model,
+        "open_weights": True,
+        "text_inputs": True,
+        "image_inputs": checkpoint.family.vision is not None,
+        "image_url_inputs": False,
+        "audio_inputs": False,
+        "video_inputs": False,
+        "pdf_inputs": False,
+        "image_tool_message": checkpoint.family.vision is not None,
+        "text_outputs": True,
+        "reasoning_output": checkpoint.family.thinking,
+        "tool_calling": True,
+        "tool_choice": True,
+        "tool_call_streaming": True,
+        "structured_output": True,
+        "temperature": True,
+    }
+
+
+def _find_local_folder(model: str, revision: str | None) -> Path | None:
+    if model == "demo" or Path(model).expanduser().is_dir():
+        from minicpm_core.checkpoints import find_folder
+
+        return find_folder(model)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model, "config.json", revision=revision)
+    return Path(cached).parent if isinstance(cached, str) else None
