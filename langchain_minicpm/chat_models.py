@@ -103,8 +103,7 @@ class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
         """
         options = {name: value for name, value in kwargs.items() if value is not None}
         options["tools"] = [to_tool(tool) for tool in tools]
-        choice = to_tool_choice(self.tool_choice if tool_choice is None else tool_choice, options["tools"])
-        if tool_choice is not None and choice is not None:
+        if (choice := to_tool_choice(tool_choice, options["tools"])) is not None:
             options["tool_choice"] = choice
         if parallel_tool_calls is not None:
             options["parallel_tool_calls"] = parallel_tool_calls

@@ -174,7 +174,9 @@ class MiniCPMSettings(BaseModel):
         """Return the answers to several prompts, made side by side; one by one where each has its own `timeout`."""
         if len(prompts) == 1 or self.timeout is not None:
             return [sum(self._stream_chunks(prompt, stop, options), Chunk()) for prompt in prompts]
-        return self.load_engine(options.get("model")).generate_batch(prompts, **self._request(stop, options))
+        return self.load_engine(options.get("model")).generate_batch(
+            prompts, batch_size=len(prompts), **self._request(stop, options)
+        )
 
     async def _agenerate_batch(
         self, prompts: Sequence[Prompt], stop: list[str] | None, options: Mapping[str, Any]
@@ -182,7 +184,7 @@ class MiniCPMSettings(BaseModel):
         if len(prompts) == 1 or self.timeout is not None:
             return [await self._sum_async(prompt, stop, options) for prompt in prompts]
         engine = await asyncio.to_thread(self.load_engine, options.get("model"))
-        return await engine.agenerate_batch(prompts, **self._request(stop, options))
+        return await engine.agenerate_batch(prompts, batch_size=len(prompts), **self._request(stop, options))
 
     async def _sum_async(self, prompt: Prompt, stop: list[str] | None, options: Mapping[str, Any]) -> Chunk:
         answer = Chunk()

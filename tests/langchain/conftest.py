@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessageChunk
 
 from langchain_minicpm import ChatMiniCPM, MiniCPMLLM, build_index, load_index
 from langchain_minicpm.vectorstores import MiniCPMChroma
 from minicpm_core import Chunk, Engine
 from minicpm_core.rag import RagSettings
 from tests.toy import write_llama
+from tests.toy_families import write_family
+from tests.toy_minicpmv import write_minicpmv
+from tests.toy_vision import write_native
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,6 +33,22 @@ def _one_thread() -> None:
 def other_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second checkpoint, which answers differently."""
     return write_llama(tmp_path_factory.mktemp("other") / "minicpm5-other", seed=1)
+
+
+TOYS: dict[str, Callable[[Path], Path]] = {
+    "minicpm5": lambda folder: write_llama(folder, max_position_embeddings=4096),
+    "python": lambda folder: write_family(folder, "minicpm4", max_position_embeddings=4096),
+    "qwen3_coder": lambda folder: write_native(folder, "minicpmv4_6"),
+    "hermes": lambda folder: write_minicpmv(folder, "4.5", max_position_embeddings=4096),
+    "json": lambda folder: write_family(folder, "minicpm", max_position_embeddings=4096),
+}
+"""By syntax of tool calls: what writes a random checkpoint of a family that has it, with room for prompts with tools."""
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("toys")
+    return {name: write(folder / f"toy-{name}") for name, write in TOYS.items()}
 
 
 @pytest.fixture
@@ -45,6 +65,11 @@ def llm(toy: Path) -> MiniCPMLLM:
 def engine(chat: ChatMiniCPM) -> Engine:
     """The engine that `chat` and `llm` share."""
     return chat.load_engine()
+
+
+def add(chunks: list[AIMessageChunk]) -> AIMessageChunk:
+    """The message that a stream adds up to."""
+    return chunks[0] + chunks[1:]
 
 
 class ScriptedEngine:

@@ -11,23 +11,19 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import ConfigurableField
 from PIL import Image
 from pydantic import ValidationError
 
 from langchain_minicpm import ChatMiniCPM, MiniCPMLLM
 from minicpm_core import Chunk, Engine, Sampling, Usage
-from tests.langchain.conftest import Recorder, ScriptedEngine
+from tests.langchain.conftest import Recorder, ScriptedEngine, add
 from tests.toy_minicpmv import write_minicpmv
 from tests.toy_vision import write_native
 
 QUESTION = "What is the warranty?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
-
-
-def add(chunks: list[AIMessageChunk]) -> AIMessageChunk:
-    return chunks[0] + chunks[1:]
 
 
 async def ask_all_ways(chat: ChatMiniCPM, question: Any = QUESTION, **options: Any) -> list[AIMessage]:
