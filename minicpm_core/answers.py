@@ -94,7 +94,7 @@ class Answer:
         )
         self._finish: FinishReason | None = None
         self._count = self._reasoning_count = 0
-        self._calls_tools = False
+        self._calls_tools = self._is_cut = False
 
     @property
     def ended(self) -> bool:
@@ -103,7 +103,7 @@ class Answer:
 
     def begin(self) -> list[int]:
         """Return the tokens with which the answer has to begin; they can be part of the prompt's computation."""
-        return self._guide.begin()[: self._left]
+        return self._cut(self._guide.begin())
 
     def choose(self, logits: Any) -> tuple[list[int], tuple[TokenLogprob, ...]]:
         """Return the next token and those that a grammar forces behind it, and the first one's probability.
@@ -111,10 +111,15 @@ class Answer:
         Args:
             logits: of the last position, [vocabulary].
         """
-        tokens = self._guide.choose(self._sampler, logits)[: self._left]
+        tokens = self._cut(self._guide.choose(self._sampler, logits))
         if self._request.logprobs is None or tokens[0] in self._vocabulary.stop_ids:
             return tokens, ()
         return tokens, (read_logprob(logits, tokens[0], self._request.logprobs, self._vocabulary.grammar.read_bytes),)
+
+    def _cut(self, tokens: list[int]) -> list[int]:
+        """Return as many tokens as there is room for: forced ones may be more."""
+        self._is_cut = len(tokens) > self._left
+        return tokens[: self._left]
 
     def read(self, tokens: Sequence[int], logprobs: tuple[TokenLogprob, ...] = ()) -> Iterator[Chunk]:
         """Yield the chunks that the tokens complete."""
@@ -133,7 +138,7 @@ class Answer:
             if self._stops.found:
                 self._finish = "stop"
                 return
-        if self._guide.ended:
+        if self._guide.ended and not self._is_cut:
             self._finish = "stop"
         elif self._left <= 0:
             self._finish = "length"
@@ -148,7 +153,7 @@ class Answer:
         chunk += Chunk(self._stops.push(self._marked.flush()))
         if self._reader and self._marked.found:
             chunk += self._take(self._reader.flush())
-            chunk += Chunk(self._stops.push(self._reader.rest.strip()))
+            chunk += self._leave(self._reader.rest.strip())
         chunk += Chunk(self._stops.flush())
         usage = Usage(
             len(self._request.prompt_ids),
@@ -170,6 +175,12 @@ class Answer:
         content, calls = self._marked.push(text)
         chunk = Chunk(self._stops.push(content))
         return chunk + self._take(self._reader.push(calls)) if self._reader and calls else chunk
+
+    def _leave(self, text: str) -> Chunk:
+        """Return the text behind the calls; where there is nothing but calls, it is one that was hardly begun."""
+        if text and self._request.openings == ("",):
+            return Chunk(tool_calls=(ToolCall("call_begun", text=text, error="cut off before the tool's name"),))
+        return Chunk(self._stops.push(text))
 
     def _take(self, pieces: Sequence[ToolCall]) -> Chunk:
         """Return the pieces of calls as a chunk; a stop text in front of them has ended the answer already."""
