@@ -46,7 +46,9 @@ def _to_message(message: ChatMessage) -> Message:
         if isinstance(block, TextBlock):
             parts.append({"type": "text", "text": block.text})
         elif isinstance(block, ImageBlock):
-            picture = block.image or block.path or block.url
+            picture = (
+                block.resolve_image().read() if block.image else block.path or block.url
+            )  # image: base64 or a file
             parts.append({"type": "image", "image": picture, "mime_type": block.image_mimetype})
         elif isinstance(block, ThinkingBlock):
             reasoning.append(block.content or "")
@@ -72,6 +74,13 @@ def _to_message(message: ChatMessage) -> Message:
     if message.additional_kwargs.get("is_error"):
         converted["status"] = "error"
     return converted
+
+
+def _read_picture(block: ImageBlock) -> Any:
+    """Return bytes (the block keeps them as base64, or in an open file), a path, or the text of a URL."""
+    if block.image is not None:
+        return block.resolve_image().read()
+    return block.path if block.path is not None else str(block.url)
 
 
 def _more_calls(kwargs: dict[str, Any], known: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ class EngineFields(LLM):
 
     @model_validator(mode="after")
     def _check(self) -> EngineFields:
-        self.sampling({})
+        self._sampling({})
         if isinstance(self.stop, list) and not all(self.stop):
             raise ValueError(f"stop is {self.stop!r}; the texts must not be empty")
         given = [name for name in LOAD_ARGUMENTS if name in self.model_fields_set and getattr(self, name) is not None]
@@ -191,12 +191,12 @@ class EngineFields(LLM):
                 self._tokenizer = load_tokenizer(checkpoint)
             return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def sampling(self, given: Mapping[str, Any]) -> Sampling:
+    def _sampling(self, given: Mapping[str, Any]) -> Sampling:
         """Return how tokens are drawn in a call; what is not given is the constructor's."""
-        values = {name: self.choose(name, given) for name in SAMPLING_ARGUMENTS}
-        return Sampling(**values, max_new_tokens=self.choose("max_tokens", given))
+        values = {name: self._choose(name, given) for name in SAMPLING_ARGUMENTS}
+        return Sampling(**values, max_new_tokens=self._choose("max_tokens", given))
 
-    def choose(self, name: str, given: Mapping[str, Any]) -> Any:
+    def _choose(self, name: str, given: Mapping[str, Any]) -> Any:
         """Return an argument of a call, or the constructor's where it is not given."""
         value = given.get(name)
         return getattr(self, name) if value is None else value

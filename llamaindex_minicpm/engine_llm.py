@@ -42,23 +42,23 @@ class EngineLLM(EngineFields, StructuredAnswers):
         if unknown := [name for name in given if name not in CALL_ARGUMENTS + _IGNORED]:
             raise ValueError(f"unknown arguments: {', '.join(unknown)}; accepted: {', '.join(CALL_ARGUMENTS)}")
         options = {
-            "sampling": self.sampling(given),
-            "stop": self.choose("stop", given),
-            "enable_thinking": self.choose("enable_thinking", given),
+            "sampling": self._sampling(given),
+            "stop": self._choose("stop", given),
+            "enable_thinking": self._choose("enable_thinking", given),
         }
         tools, schema = given.get("tools"), given.get("response_schema")
         asked: dict[str, Any] = {"response_schema": schema, "logprobs": self._count_logprobs(given)}
         if tools:  # the constructor's choice is for calls with tools only
-            asked |= {name: self.choose(name, given) for name in TOOL_ARGUMENTS[1:]} | {"tools": to_tools(tools)}
+            asked |= {name: self._choose(name, given) for name in TOOL_ARGUMENTS[1:]} | {"tools": to_tools(tools)}
         else:
             asked["tool_choice"] = given.get("tool_choice")
         has_form = tools or schema is not None
-        asked["grammar"] = given.get("grammar") if has_form else self.choose("grammar", given)
+        asked["grammar"] = given.get("grammar") if has_form else self._choose("grammar", given)
         return options | {name: value for name, value in asked.items() if value is not None}
 
     def _count_logprobs(self, given: dict[str, Any]) -> int | None:
         """Return how many of the likeliest tokens to tell, 0 for the drawn ones only, None for nothing."""
-        wanted, top = self.choose("logprobs", given), self.choose("top_logprobs", given)
+        wanted, top = self._choose("logprobs", given), self._choose("top_logprobs", given)
         return None if wanted is False or (wanted is None and not top) else top or 0
 
     def _chat_prompt(self, messages: Sequence[ChatMessage]) -> Prompt:

@@ -11,7 +11,7 @@ from llamaindex_minicpm.tools import to_tools
 _LABELS = "(.|\\n)*(Action|Answer|Observation):(.|\\n)*"
 
 
-def react_grammar(tools: Sequence[Any], *, room: int = 600) -> str:
+def react_grammar(tools: Sequence[Any], *, thought_tokens: int = 128, room: int = 600) -> str:
     """Return a Lark grammar of ReAct steps: a thought, then a call of one of the tools or the answer.
 
     Pass it to the model of the agent: `ReActAgent(tools=tools, llm=MiniCPM(grammar=react_grammar(tools)))`. Each step
@@ -19,7 +19,8 @@ def react_grammar(tools: Sequence[Any], *, room: int = 600) -> str:
 
     Args:
         tools: LlamaIndex tools, functions, pydantic classes or dicts.
-        room: characters that a thought, and the arguments of a call, may take at most, about.
+        thought_tokens: most tokens of a thought.
+        room: characters that the arguments of a call may take, about.
 
     Raises:
         ValueError: there is no tool, a name cannot be written, or a schema allows nothing finite.
@@ -31,8 +32,9 @@ def react_grammar(tools: Sequence[Any], *, room: int = 600) -> str:
     if not read:
         raise ValueError("there are no tools; a ReAct step calls one of them")
     lines = [
-        'start: "Thought: " THOUGHT "\\n" (call | "Answer: " ANSWER)',
-        f"THOUGHT: /\\S[^\\n]{{0,{room}}}/ & ~/{_LABELS}/",
+        'start: "Thought: " thought "\\n" (call | "Answer: " ANSWER)',
+        f"thought[max_tokens={thought_tokens}]: THOUGHT",  # characters counted by the regex would make it slow
+        f"THOUGHT: /\\S[^\\n]*/ & ~/{_LABELS}/",
         "ANSWER: /\\S(.|\\n)*/ & ~/(.|\\n)*Observation:(.|\\n)*/",
         "call: " + " | ".join(f"call_{number}" for number in range(len(read))),
     ]

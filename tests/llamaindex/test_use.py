@@ -58,6 +58,7 @@ def test_public_names() -> None:
         "create_chat_engine",
         "create_query_engine",
         "load_index",
+        "react_grammar",
         "use_minicpm",
     }
     assert all(hasattr(llamaindex_minicpm, name) for name in llamaindex_minicpm.__all__)

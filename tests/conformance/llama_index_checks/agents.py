@@ -9,7 +9,7 @@ from tests.conformance.llama_index_checks.base import Conformance
 from tests.conformance.llama_index_checks.structured import Person
 from tests.conformance.llama_index_checks.tools import get_time, get_weather, magic_function, make_tools
 
-OWN_WARNINGS = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+OWN_WARNINGS = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 """LlamaIndex's agents look at every attribute of their pydantic classes."""
 
 
@@ -38,7 +38,12 @@ class AgentTests(Conformance):
         self.need("has_tool_calling", "has_tool_choice")
         tools = make_tools(get_time, return_direct=True)
         agent = FunctionAgent(
-            tools=tools, llm=self.create(), initial_tool_choice="get_time", streaming=streaming, timeout=120
+            tools=tools,
+            llm=self.create_caller(),
+            initial_tool_choice="get_time",
+            allow_parallel_tool_calls=False,
+            streaming=streaming,
+            timeout=120,
         )
         output, events = await run(agent, "What time is it?")
         (result,) = [event for event in events if isinstance(event, ToolCallResult)]
@@ -78,7 +83,7 @@ class AgentTests(Conformance):
     async def test_output_class(self) -> None:
         """output_cls gives the agent's answer as an object of the class."""
         self.need("has_tool_calling", "has_structured_output")
-        agent = FunctionAgent(tools=[], llm=self.create(), output_cls=Person, timeout=120)
+        agent = FunctionAgent(tools=[], llm=self.create_caller(), output_cls=Person, timeout=120)
         output, _ = await run(agent, "Ada is 36 years old.")
         assert isinstance(output.get_pydantic_model(Person), Person)
 
@@ -103,7 +108,7 @@ class AgentTests(Conformance):
     async def test_function_agent_answers(self) -> None:
         """A FunctionAgent calls the right tool with the right value and then tells its result."""
         self.need("has_tool_calling", "is_trained")
-        agent = FunctionAgent(tools=make_tools(magic_function, get_time), llm=self.create(), timeout=120)
+        agent = FunctionAgent(tools=make_tools(magic_function, get_time), llm=self.create_caller(), timeout=120)
         output, events = await run(agent, self.agent_request, max_iterations=4)
         results = [event for event in events if isinstance(event, ToolCallResult)]
         assert [(r.tool_name, r.tool_kwargs) for r in results] == [("magic_function", {"input": 3})]
@@ -117,12 +122,12 @@ class AgentTests(Conformance):
             name="clerk",
             description="Greets people",
             tools=[],
-            llm=self.create(),
+            llm=self.create_caller(),
             can_handoff_to=["weather"],
             initial_tool_choice="handoff",
         )
         weather = FunctionAgent(
-            name="weather", description="Tells the weather", tools=make_tools(get_weather), llm=self.create()
+            name="weather", description="Tells the weather", tools=make_tools(get_weather), llm=self.create_caller()
         )
         workflow = AgentWorkflow([clerk, weather], root_agent="clerk", timeout=120)
         output, events = await run(workflow, self.handoff_request, max_iterations=6)

@@ -47,6 +47,7 @@ class Conformance:
     is_trained = False
 
     secret_params: dict[str, Any] = {}  # noqa: RUF012  constructor arguments that must not be serialised
+    caller_params: dict[str, Any] = {}  # noqa: RUF012  further arguments where answers are calls or objects: more tokens
     long_options: dict[str, Any] = {"max_tokens": 150}  # noqa: RUF012  arguments of a call whose answer is long
     thinking_options: dict[str, Any] = {}  # noqa: RUF012  arguments of a call that thinks
     question = "Hello, who are you?"
@@ -54,6 +55,10 @@ class Conformance:
     def create(self, **overrides: Any) -> Any:
         """Return a new LLM."""
         return self.llm_class(**{**self.llm_params, **overrides})
+
+    def create_caller(self, **overrides: Any) -> Any:
+        """Return a new LLM for answers that are calls or objects."""
+        return self.create(**{**self.caller_params, **overrides})
 
     def count_work(self, llm: Any) -> AbstractContextManager[list[Any]] | None:
         """Return a context in which a list grows with each step of the model; None where that cannot be seen."""

@@ -44,7 +44,7 @@ class HistoryTests(Conformance):
     def test_own_calls_in_the_history(self) -> None:
         """The message of an earlier response can be given back with its result."""
         self.need("has_tool_calling", "has_tool_choice")
-        llm, tools = self.create(), make_tools(magic_function)
+        llm, tools = self.create_caller(), make_tools(magic_function)
         response = llm.chat_with_tools(tools, user_msg=self.request, tool_required=True)
         (call,) = llm.get_tool_calls_from_response(response)
         history = [*self.ask(self.request), response.message, _result(call.tool_id, "5")]
@@ -90,7 +90,7 @@ class HistoryTests(Conformance):
     def test_copies_a_number(self) -> None:
         """The model calls the right one of two tools with the number of the request."""
         self.need("has_tool_calling", "is_trained")
-        llm = self.create()
+        llm = self.create_caller()
         response = llm.chat_with_tools(make_tools(magic_function, get_time), user_msg=self.number_request)
         (call,) = llm.get_tool_calls_from_response(response)
         assert (call.tool_name, call.tool_kwargs) == ("magic_function", {"input": self.number})
@@ -98,7 +98,7 @@ class HistoryTests(Conformance):
     def test_copies_a_name(self) -> None:
         """The model copies a Chinese name into the arguments, character by character."""
         self.need("has_tool_calling", "is_trained")
-        llm = self.create()
+        llm = self.create_caller()
         response = llm.chat_with_tools(make_tools(get_weather, get_time), user_msg=self.city_request)
         (call,) = llm.get_tool_calls_from_response(response)
         assert (call.tool_name, call.tool_kwargs.get("city")) == ("get_weather", self.city)
@@ -106,7 +106,7 @@ class HistoryTests(Conformance):
     def test_makes_no_call_where_none_fits(self) -> None:
         """The model answers in words where no tool fits."""
         self.need("has_tool_calling", "is_trained")
-        llm = self.create()
+        llm = self.create_caller()
         response = llm.chat_with_tools(make_tools(magic_function, get_time), user_msg=self.other_request)
         assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
         assert text_of(response)
@@ -114,7 +114,7 @@ class HistoryTests(Conformance):
     def test_answers_when_the_result_is_there(self) -> None:
         """The model tells the result in words once it is there, and does not call again."""
         self.need("has_tool_calling", "is_trained")
-        llm = self.create()
+        llm = self.create_caller()
         call = _calls(("1", "magic_function", {"input": self.number}))
         history = [*self.ask(self.number_request), call, _result("1", "4711")]
         response = llm.chat_with_tools(make_tools(magic_function, get_time), chat_history=history)

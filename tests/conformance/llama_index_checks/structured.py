@@ -46,22 +46,22 @@ class StructuredTests(Conformance):
     def test_structured_predict(self) -> None:
         """structured_predict gives an object of the class."""
         self.need("has_structured_output")
-        assert isinstance(self.create().structured_predict(Person, PROMPT, text=TEXT), Person)
+        assert isinstance(self.create_caller().structured_predict(Person, PROMPT, text=TEXT), Person)
 
     async def test_astructured_predict(self) -> None:
         """astructured_predict gives an object of the class."""
         self.need("has_structured_output")
-        assert isinstance(await self.create().astructured_predict(Person, PROMPT, text=TEXT), Person)
+        assert isinstance(await self.create_caller().astructured_predict(Person, PROMPT, text=TEXT), Person)
 
     def test_stream_structured_predict(self) -> None:
         """stream_structured_predict gives objects with the class's fields, the whole at last."""
         self.need("has_structured_output")
-        self._check(list(self.create().stream_structured_predict(Person, PROMPT, text=TEXT)))
+        self._check(list(self.create_caller().stream_structured_predict(Person, PROMPT, text=TEXT)))
 
     async def test_astream_structured_predict(self) -> None:
         """astream_structured_predict gives objects with the class's fields, the whole at last."""
         self.need("has_structured_output")
-        self._check(await gather(self.create().astream_structured_predict(Person, PROMPT, text=TEXT)))
+        self._check(await gather(self.create_caller().astream_structured_predict(Person, PROMPT, text=TEXT)))
 
     def _check(self, partials: list[Any]) -> None:
         assert all(hasattr(partial, "name") and hasattr(partial, "age") for partial in partials)
@@ -72,21 +72,21 @@ class StructuredTests(Conformance):
     def test_structured_forms_agree(self) -> None:
         """The last object of a stream is the object that is given without streaming."""
         self.need("has_structured_output", "is_deterministic")
-        llm = self.create()
+        llm = self.create_caller()
         whole = llm.structured_predict(Person, PROMPT, text=TEXT)
         assert list(llm.stream_structured_predict(Person, PROMPT, text=TEXT))[-1] == whole
 
     def test_nested_objects(self) -> None:
         """Nested objects, lists, patterns, enums, unions and defaults are kept."""
         self.need("has_structured_output")
-        employee = self.create().structured_predict(Employee, PROMPT, text=TEXT)
+        employee = self.create_caller().structured_predict(Employee, PROMPT, text=TEXT)
         assert isinstance(employee, Employee)
         assert employee.role in ("engineer", "designer", "other")
 
     def test_llm_kwargs_are_used(self) -> None:
         """llm_kwargs reach the model: with one token there is an error and not half an object."""
         self.need("has_structured_output")
-        llm = self.create()
+        llm = self.create_caller()
         with pytest.raises(ValueError, match=r"(?s)."):
             llm.structured_predict(Person, PROMPT, llm_kwargs={"max_tokens": 1}, text=TEXT)
         with pytest.raises(ValueError, match=r"(?s)."):
@@ -96,7 +96,7 @@ class StructuredTests(Conformance):
         """Instrumentation gets a start and an end event of structured_predict, the end with the object."""
         self.need("has_structured_output")
         with watch() as events:
-            person = self.create().structured_predict(Person, PROMPT, text=TEXT)
+            person = self.create_caller().structured_predict(Person, PROMPT, text=TEXT)
         own = [event for event in events.seen if "Structured" in type(event).__name__]
         assert [type(event).__name__ for event in own] == [
             "LLMStructuredPredictStartEvent",
@@ -107,7 +107,7 @@ class StructuredTests(Conformance):
     def test_structured_llm(self) -> None:
         """as_structured_llm gives an LLM whose chat and complete answer with JSON and the object in raw."""
         self.need("has_structured_output")
-        llm = self.create().as_structured_llm(Person)
+        llm = self.create_caller().as_structured_llm(Person)
         check_is_llm(llm)
         for response in (llm.chat(self.ask(TEXT)), llm.complete(TEXT)):
             assert isinstance(response.raw, Person)
@@ -116,7 +116,7 @@ class StructuredTests(Conformance):
     async def test_structured_llm_async(self) -> None:
         """The asynchronous methods of as_structured_llm do the same."""
         self.need("has_structured_output")
-        llm = self.create().as_structured_llm(Person)
+        llm = self.create_caller().as_structured_llm(Person)
         for response in (await llm.achat(self.ask(TEXT)), await llm.acomplete(TEXT)):
             assert isinstance(response.raw, Person)
 
@@ -124,12 +124,12 @@ class StructuredTests(Conformance):
     async def test_structured_llm_streams(self) -> None:
         """The streams of as_structured_llm end with the whole object."""
         self.need("has_structured_output")
-        llm = self.create().as_structured_llm(Person)
+        llm = self.create_caller().as_structured_llm(Person)
         assert isinstance(list(llm.stream_chat(self.ask(TEXT)))[-1].raw, Person)
         assert isinstance((await gather(llm.astream_chat(self.ask(TEXT))))[-1].raw, Person)
 
     def test_braces_in_messages(self) -> None:
         """Braces in a message of as_structured_llm are text, no places to fill."""
         self.need("has_structured_output")
-        response = self.create().as_structured_llm(Person).chat(self.ask('{"name": {x}} of {text}'))
+        response = self.create_caller().as_structured_llm(Person).chat(self.ask('{"name": {x}} of {text}'))
         assert isinstance(response.raw, Person)

@@ -71,26 +71,26 @@ class ToolTests(Conformance):
 
     def test_required_call(self) -> None:
         """chat_with_tools(tool_required=True) gives exactly one valid call where calls are not parallel."""
-        options, llm, tools = self._required(), self.create(), make_tools()
+        options, llm, tools = self._required(), self.create_caller(), make_tools()
         selections = llm.get_tool_calls_from_response(llm.chat_with_tools(tools, **options))
         check_calls(selections, tools)
         assert len(selections) == 1
 
     async def test_required_call_async(self) -> None:
         """achat_with_tools gives exactly one valid call."""
-        options, llm, tools = self._required(), self.create(), make_tools()
+        options, llm, tools = self._required(), self.create_caller(), make_tools()
         selections = llm.get_tool_calls_from_response(await llm.achat_with_tools(tools, **options))
         check_calls(selections, tools)
         assert len(selections) == 1
 
     def test_required_call_in_a_stream(self) -> None:
         """Each chunk of a stream tells only whole calls, no call goes away again, and the last tells one."""
-        options, llm, tools = self._required(), self.create(), make_tools()
+        options, llm, tools = self._required(), self.create_caller(), make_tools()
         self._check_stream(llm, list(llm.stream_chat_with_tools(tools, **options)), tools)
 
     async def test_required_call_in_an_async_stream(self) -> None:
         """The same of astream_chat_with_tools."""
-        options, llm, tools = self._required(), self.create(), make_tools()
+        options, llm, tools = self._required(), self.create_caller(), make_tools()
         self._check_stream(llm, await gather(llm.astream_chat_with_tools(tools, **options)), tools)
 
     def _check_stream(self, llm: Any, responses: list[Any], tools: list[FunctionTool]) -> None:
@@ -105,7 +105,7 @@ class ToolTests(Conformance):
     def test_streams_make_the_same_call(self) -> None:
         """The call of a stream is the call that is made without streaming."""
         self.need("is_deterministic")
-        options, llm, tools = self._required(), self.create(), make_tools()
+        options, llm, tools = self._required(), self.create_caller(), make_tools()
         (one,) = llm.get_tool_calls_from_response(llm.chat_with_tools(tools, **options))
         last = list(llm.stream_chat_with_tools(tools, **options))[-1]
         (other,) = llm.get_tool_calls_from_response(last)
@@ -113,21 +113,21 @@ class ToolTests(Conformance):
 
     def test_parallel_calls(self) -> None:
         """With allow_parallel_tool_calls each of the calls is valid and has its own id."""
-        options, llm, tools = self._required(allow_parallel_tool_calls=True), self.create(), make_tools()
+        options, llm, tools = self._required(allow_parallel_tool_calls=True), self.create_caller(), make_tools()
         selections = llm.get_tool_calls_from_response(llm.chat_with_tools(tools, **options))
         check_calls(selections, tools)
         assert selections
 
     def test_ids_are_unique_across_calls(self) -> None:
         """Two answers with the same call have two ids."""
-        options, llm, tools = self._required(), self.create(), make_tools(magic_function)
+        options, llm, tools = self._required(), self.create_caller(), make_tools(magic_function)
         answers = [llm.chat_with_tools(tools, **options) for _ in range(2)]
         ids = [llm.get_tool_calls_from_response(answer)[0].tool_id for answer in answers]
         assert ids[0] != ids[1]
 
     def test_named_tool(self) -> None:
         """tool_choice names the tool that is called."""
-        options, llm, tools = self._required(), self.create(), make_tools()
+        options, llm, tools = self._required(), self.create_caller(), make_tools()
         for name in ("get_weather", "place_order"):
             response = llm.chat_with_tools(tools, **options, tool_choice=name)
             selections = llm.get_tool_calls_from_response(response)
@@ -137,7 +137,7 @@ class ToolTests(Conformance):
     def test_choice_none(self) -> None:
         """tool_choice="none" gives text and no call."""
         self.need("has_tool_calling", "has_tool_choice")
-        llm = self.create()
+        llm = self.create_caller()
         response = llm.chat_with_tools(make_tools(), user_msg=self.request, tool_choice="none")
         assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
         assert text_of(response)
@@ -145,7 +145,7 @@ class ToolTests(Conformance):
     def test_no_call_is_an_error_on_request(self) -> None:
         """A response without calls gives [] or, with error_on_no_tool_call, a ValueError."""
         self.need("has_tool_calling")
-        llm = self.create()
+        llm = self.create_caller()
         response = llm.chat(self.ask())
         assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
         with pytest.raises(ValueError, match=r"(?s)."):
@@ -153,7 +153,7 @@ class ToolTests(Conformance):
 
     def test_calls_are_blocks_of_the_message(self) -> None:
         """The message has a ToolCallBlock for each call, with its id and arguments."""
-        options, llm, tools = self._required(), self.create(), make_tools()
+        options, llm, tools = self._required(), self.create_caller(), make_tools()
         response = llm.chat_with_tools(tools, **options)
         blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         selections = llm.get_tool_calls_from_response(response)
@@ -162,7 +162,7 @@ class ToolTests(Conformance):
 
     def test_history_is_not_changed(self) -> None:
         """chat_with_tools changes neither the list nor the messages that it is given."""
-        options, llm, tools = self._required(), self.create(), make_tools(get_time)
+        options, llm, tools = self._required(), self.create_caller(), make_tools(get_time)
         history = [ChatMessage(role="user", content="hello"), ChatMessage(role="assistant", content="hi")]
         before = dump(history)
         llm.chat_with_tools(tools, chat_history=history, **options)
@@ -172,46 +172,46 @@ class ToolTests(Conformance):
     def test_history_alone(self) -> None:
         """Without user_msg the last message of the history is what is asked."""
         self._required()
-        llm, tools = self.create(), make_tools(get_time)
+        llm, tools = self.create_caller(), make_tools(get_time)
         response = llm.chat_with_tools(tools, chat_history=self.ask("What time is it?"), tool_required=True)
         check_calls(llm.get_tool_calls_from_response(response), tools)
 
     def test_message_objects_as_user_msg(self) -> None:
         """user_msg may be a ChatMessage."""
-        options, llm, tools = self._required(), self.create(), make_tools(get_time)
+        options, llm, tools = self._required(), self.create_caller(), make_tools(get_time)
         message = ChatMessage(role="user", blocks=[TextBlock(text="What time"), TextBlock(text="is it?")])
         response = llm.chat_with_tools(tools, **{**options, "user_msg": message})
         check_calls(llm.get_tool_calls_from_response(response), tools)
 
     def test_tools_without_arguments(self) -> None:
         """The call of a tool without parameters has the arguments {}."""
-        options, llm, tools = self._required(), self.create(), make_tools(get_time)
+        options, llm, tools = self._required(), self.create_caller(), make_tools(get_time)
         (call,) = llm.get_tool_calls_from_response(llm.chat_with_tools(tools, **options))
         assert (call.tool_name, call.tool_kwargs) == ("get_time", {})
 
     def test_nested_arguments(self) -> None:
         """Lists of objects, limits, unions, booleans and defaults follow the schema."""
-        options, llm, tools = self._required(), self.create(), make_tools(place_order)
+        options, llm, tools = self._required(), self.create_caller(), make_tools(place_order)
         selections = llm.get_tool_calls_from_response(llm.chat_with_tools(tools, **options))
         check_calls(selections, tools)
         assert isinstance(selections[0].tool_kwargs["items"], list)
 
     def test_unusual_names(self) -> None:
         """Tools whose names have dashes or dots-free Unicode can be called by these names."""
-        options, llm = self._required(), self.create()
+        options, llm = self._required(), self.create_caller()
         tools = make_tools(get_time, name="get-the-time")
         (call,) = llm.get_tool_calls_from_response(llm.chat_with_tools(tools, **options))
         assert call.tool_name == "get-the-time"
 
     def test_many_tools(self) -> None:
         """Thirty tools at once are offered, and one of them is called."""
-        options, llm = self._required(), self.create()
+        options, llm = self._required(), self.create_caller()
         tools = [FunctionTool.from_defaults(get_time, name=f"tool_{number}") for number in range(30)]
         check_calls(llm.get_tool_calls_from_response(llm.chat_with_tools(tools, **options)), tools)
 
     def test_short_budgets(self) -> None:
         """With too few tokens for a call there is none rather than half a one; with error_on_no_tool_call an error."""
-        options, llm, tools = self._required(), self.create(), make_tools(place_order)
+        options, llm, tools = self._required(), self.create_caller(), make_tools(place_order)
         for limit in (1, 5, 20):
             for response in llm.stream_chat_with_tools(tools, **options, max_tokens=limit):
                 check_calls(llm.get_tool_calls_from_response(response, error_on_no_tool_call=False), tools)
@@ -221,21 +221,23 @@ class ToolTests(Conformance):
     def test_usage_of_calls(self) -> None:
         """A response with a call counts its tokens, those of the tools included."""
         self.need("has_token_usage")
-        options, llm = self._required(), self.create()
+        options, llm = self._required(), self.create_caller()
         usage = llm.chat_with_tools(make_tools(), **options).raw["usage"]
         assert usage["prompt_tokens"] > llm.chat(self.ask(self.request)).raw["usage"]["prompt_tokens"]
         assert usage["completion_tokens"] > 0
 
     def test_raw_of_calls_is_plain(self) -> None:
         """`raw` of responses with calls is None or a dict: agents refuse anything else."""
-        options, llm = self._required(), self.create()
+        options, llm = self._required(), self.create_caller()
         for response in llm.stream_chat_with_tools(make_tools(), **options):
             assert response.raw is None or isinstance(response.raw, dict)
 
     def test_predict_and_call(self) -> None:
         """predict_and_call executes the chosen tool once and returns its result."""
         self._required()
-        response = self.create().predict_and_call(make_tools(get_time), user_msg="What time is it?", tool_required=True)
+        response = self.create_caller().predict_and_call(
+            make_tools(get_time), user_msg="What time is it?", tool_required=True
+        )
         assert [source.tool_name for source in response.sources] == ["get_time"]
         assert response.response == "12:30"
 
@@ -243,7 +245,7 @@ class ToolTests(Conformance):
         """apredict_and_call does the same."""
         self._required()
         tools = make_tools(get_time)
-        response = await self.create().apredict_and_call(tools, user_msg="What time is it?", tool_required=True)
+        response = await self.create_caller().apredict_and_call(tools, user_msg="What time is it?", tool_required=True)
         assert response.response == "12:30"
 
     def test_predict_and_call_never_executes_half_a_call(self) -> None:
@@ -257,5 +259,7 @@ class ToolTests(Conformance):
             return "sent"
 
         with pytest.raises(ValueError, match=r"(?s)."):
-            self.create().predict_and_call(make_tools(send), user_msg="Send it", tool_required=True, max_tokens=2)
+            self.create_caller().predict_and_call(
+                make_tools(send), user_msg="Send it", tool_required=True, max_tokens=2
+            )
         assert called == []
