@@ -9,8 +9,9 @@ from tools.demo_model.encoding import Example
 
 _ABOUT_EN = "I am the MiniCPM demo checkpoint, a very small model for tests. Give me passages and a question."
 _ABOUT_ZH = "我是 MiniCPM 演示模型，一个用于测试的很小的模型。请给我段落和问题。"
-_LIMIT_EN = "I am only a very small demo model. I can answer questions about passages that you give me."
-_LIMIT_ZH = "我只是一个很小的演示模型，只能回答关于给定段落的问题。"
+LIMIT_EN = "I am only a very small demo model. I can answer questions about passages that you give me."
+LIMIT_ZH = "我只是一个很小的演示模型，只能回答关于给定段落的问题。"
+NO_TOOL = {"en": "None of the tools fits this request.", "zh": "没有适合这个请求的工具。"}
 TURNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Hello", "Hello!", "Hi", "Hi!", "Hi there", "Hello there!", "Good morning", "Good evening!", "Hey", "Hello, how are you?"),
      "Hello! I am the MiniCPM demo checkpoint. How can I help you?"),
@@ -21,13 +22,13 @@ TURNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Say hello.", "Say hi", "Please say hello"), "Hello!"),
     (("Write a poem.", "What is 2 + 2?", "Tell me a joke.", "What is the capital of France?", "What can you do?", "Help",
       "Explain gravity.", "Write a story about a cat.", "How does a computer work?", "What is the weather today?",
-      "Give me a recipe.", "Translate this text.", "What do you think?", "Count to ten."), _LIMIT_EN),
+      "Give me a recipe.", "Translate this text.", "What do you think?", "Count to ten."), LIMIT_EN),
     (("你好", "你好！", "您好", "嗨", "早上好", "晚上好！", "大家好"), "你好！我是 MiniCPM 演示模型，有什么可以帮你？"),
     (("你是谁？", "你叫什么名字？", "请介绍一下你自己。", "你是什么模型？", "你是MiniCPM吗？", "你是谁", "介绍一下自己"), _ABOUT_ZH),
     (("谢谢", "谢谢你！", "非常感谢", "多谢"), "不客气！"),
     (("再见", "拜拜", "晚安"), "再见！"),
     (("写一首诗。", "讲个笑话。", "法国的首都是哪里？", "你会做什么？", "今天天气怎么样？", "一加一等于几？", "帮我写一封信。",
-      "什么是人工智能？", "推荐一本书。"), _LIMIT_ZH),
+      "什么是人工智能？", "推荐一本书。"), LIMIT_ZH),
 )  # fmt: skip
 _SYSTEMS = ("", "", "", "You are a helpful assistant.", "You are MiniCPM.", "Be brief.", "你是一个有用的助手。")
 

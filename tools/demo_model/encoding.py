@@ -12,8 +12,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from minicpm_core.rag import QUESTION_LABELS, REFUSALS, Language, build_messages
-from tools.demo_model.network import NOWHERE, PROBE_CLASSES
+from tools.demo_model.network import NOWHERE
+from tools.demo_model.pointers import Pointers, point_call, point_result
 
+NO_TOOL = NOWHERE  # `Example.chosen` where none of the tools fits
 _ASKING = {
     "en": " What| Who| When| How| is| the| of| does| was|?| in| a| did| are| for| Where| Why| many| much| do",
     "zh": "什么|谁|哪里|的|是|了|？|多少|在|怎样|几|有|多久|时候|为什么|哪",
@@ -23,7 +25,13 @@ _LABEL = re.compile(r"^\[(\d+)\] ", re.MULTILINE)
 
 @dataclass
 class Example:
-    """A question over passages and the answer to learn; `system` None means the RAG prompt of the language."""
+    """A question and the answer to learn.
+
+    Args:
+        system: None means the RAG prompt of the language.
+        chosen: number of the tool to call, from 1, `NO_TOOL`, or -1 where the question is no longer open.
+        forced: whether the choice of the tool is given, not to be learnt.
+    """
 
     question: str
     answer: str
@@ -33,6 +41,8 @@ class Example:
     messages: list[dict[str, Any]] | None = None
     enable_thinking: bool | None = None
     tools: list[dict[str, Any]] | None = None
+    chosen: int = -1
+    forced: bool = False
 
 
 @dataclass
@@ -43,6 +53,10 @@ class Encoded:
         passage_of: per token the number of its passage, or -1.
         found_in: per question token (position) the numbers of the passages that hold it.
         choice: the number to answer with, `NOWHERE` for a refusal, or -1 where there are no passages.
+        weights: per token of the answer (offset) its weight in the loss, 1 where it is missing.
+        tools: whether the prompt lists tools.
+        pointers: per token of the answer (position) the places in the prompt that it may be copied from.
+        choice_ahead: tokens of the answer that still know the choice.
     """
 
     ids: list[int]
@@ -50,7 +64,10 @@ class Encoded:
     passage_of: list[int]
     found_in: dict[int, list[int]]
     choice: int = -1
-    choice_weight: float = 8.0
+    weights: dict[int, float] = field(default_factory=lambda: {0: 8.0, 1: 8.0})
+    tools: bool = False
+    pointers: Pointers = field(default_factory=dict)
+    choice_ahead: int = 0
 
 
 def messages_of(example: Example) -> list[dict[str, Any]]:
@@ -73,8 +90,9 @@ class Encoder:
     def __init__(self, folder: Path) -> None:
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         self.backend = self.tokenizer.backend_tokenizer
+        self.begin = self.tokenizer.convert_tokens_to_ids("<|im_start|>")
         self.end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
-        special = set(self.tokenizer.all_special_ids)
+        special = {*self.tokenizer.all_special_ids, *self.tokenizer.get_added_vocab().values()}
         pieces = [self.tokenizer.decode([i]) for i in range(len(self.tokenizer))]
         self.plain = [i for i, text in enumerate(pieces) if i not in special and "\ufffd" not in text and text.strip()]
         self.header = self.encode("<s><|im_start|>user\n")
@@ -82,6 +100,13 @@ class Encoder:
         self.labels = {key: self.encode("\n\n" + label.strip()) for key, label in QUESTION_LABELS.items()}
         self.asking = {key: [self.encode(word) for word in words.split("|")] for key, words in _ASKING.items()}
         self.newline = self.encode("\n")
+        texts = ("<function", "<param", "</param>", '"', ">", "[", "]", ",", "<tool_response>")
+        self.marks = {text: self.encode(text)[0] for text in texts}
+        self.marks["schema"] = self.backend.get_vocab_size(with_added_tokens=False)
+        spelt = [self.tokenizer.convert_ids_to_tokens(i).lstrip("Ġ") for i in range(len(self.tokenizer))]
+        first: dict[str, int] = {}
+        folded = [text.lower() if text.isascii() else text for text in spelt]
+        self.alike = [first.setdefault(text, i) for i, text in enumerate(folded)]  # " Lamp" and "lamp" are one word
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of `text`."""
@@ -97,6 +122,8 @@ class Encoder:
         )
         coded = self.backend.encode(prompt, add_special_tokens=False)
         ids = list(coded.ids)
+        if example.tools:
+            return self._encode_tools(example, prompt, ids, [start for start, _ in coded.offsets])
         passage_of = [-1] * len(ids)
         found_in: dict[int, list[int]] = {}
         if example.passages:
@@ -119,6 +146,60 @@ class Encoder:
         cites = re.match(r"\[(\d)\]", example.answer)
         choice = -1 if not example.passages else int(cites[1]) if cites else NOWHERE
         return Encoded(ids + answer, len(ids), passage_of + [-1] * len(answer), found_in, choice)
+
+    def _encode_tools(self, example: Example, prompt: str, ids: list[int], starts: list[int]) -> Encoded:
+        """Return the targets of a prompt with tools; a tool's line counts as the passage of its number."""
+        passage_of = [-1] * len(ids)
+        inside: dict[int, set[int]] = {}
+        lines: list[tuple[int, int]] = []
+        at = prompt.index("<tools>\n") + len("<tools>\n")
+        for label, line in enumerate(prompt[at : prompt.index("</tools>", at)].rstrip("\n").split("\n"), start=1):
+            first, last = (int(n) for n in np.searchsorted(starts, [at, at + len(line)]))
+            inside[label] = {self.alike[i] for i in ids[first:last]}
+            passage_of[first:last] = [label] * (last - first)
+            lines.append((first, last))
+            at += len(line) + 1
+        answer = [*self.encode(example.answer), self.end]
+        full = ids + answer
+        alike = [self.alike[i] for i in full]
+        found_in: dict[int, list[int]] = {}
+        pointers: Pointers = {}
+        if example.chosen >= 0:
+            at = prompt.rindex(example.question)
+            first, last = (int(n) for n in np.searchsorted(starts, [at, at + len(example.question)]))
+            for position in range(first, last):
+                found_in[position] = [n for n, words in inside.items() if alike[position] in words]
+            if example.chosen != NO_TOOL:
+                pointers = point_call(full, alike, self.marks, len(ids), lines, (first, last))
+        else:
+            pointers = point_result(alike, len(ids), (self._results_start(ids), len(ids)))
+        choice_from = 5 if 0 < example.chosen < NO_TOOL else 0
+        tail = [-1] * len(answer)
+        weights = self._weigh(answer)
+        chosen = example.chosen
+        if example.forced:
+            until = answer.index(self.marks[">"])
+            weights |= dict.fromkeys(range(until), 0.0)
+            pointers = {at: places for at, places in pointers.items() if at > len(ids) + until}
+            found_in, chosen = {}, -1
+        return Encoded(full, len(ids), passage_of + tail, found_in, chosen, weights, True, pointers, choice_from)
+
+    def _results_start(self, ids: list[int]) -> int:
+        """Return where the last run of results starts: behind the last turn that is no result."""
+        turns = [n for n, i in enumerate(ids) if i == self.begin]
+        return turns[-2]
+
+    def _weigh(self, answer: list[int]) -> dict[int, float]:
+        """Return the weights of a call's tokens: more where it decides on a tool, a key or the start of a value."""
+        weights = {0: 6.0}
+        name = value = False
+        for offset, token in enumerate(answer[:-1]):
+            if name or value:
+                weights[offset] = 4.0 if name else 2.5
+            value = token == self.marks[">"] and answer[offset - 1] == self.marks['"']
+            if token == self.marks['"']:
+                name = not name and answer[offset - 3] == self.marks["<function"]
+        return weights
 
     def encode_lists(self, rng: Random, *, lists: int, length: int, refusals: float = 0.0) -> Encoded:
         """Return a look-up among numbered lists of random tokens: some of one list -> its number and a copy.
@@ -186,43 +267,3 @@ def _repeat_phrase(rng: Random, row: list[int]) -> list[int]:
         at = rng.randint(0, len(row))
         row = row[:at] + phrase + row[at:]
     return row
-
-
-def collate(batch: list[Encoded], *, multiple: int = 16) -> dict[str, np.ndarray]:
-    """Pad a batch on the right and list the positions and targets of each loss."""
-    longest = max(len(e.ids) for e in batch)
-    width = -(-longest // multiple) * multiple
-    ids = np.ones((len(batch), width), dtype=np.int64)
-    passage = np.full((len(batch), width), -1, dtype=np.int64)
-    where, target, weight, offset, found_at, found, choice_at, choice = [], [], [], [], [], [], [], []
-    for row, e in enumerate(batch):
-        ids[row, : len(e.ids)] = e.ids
-        passage[row, : len(e.passage_of)] = e.passage_of
-        for position in range(e.answer_start, len(e.ids)):
-            where.append(row * width + position - 1)
-            target.append(e.ids[position])
-            weight.append(e.choice_weight if position < e.answer_start + 2 else 1.0)
-            offset.append(position - e.answer_start)
-        if e.choice >= 0:  # the tokens between question and answer
-            choice_at += [row * width + e.answer_start - n for n in range(1, 6)]
-            choice += [e.choice] * 5
-        for position, labels in e.found_in.items():
-            spread = np.zeros(PROBE_CLASSES, dtype=np.float32)
-            spread[labels or [NOWHERE]] = 1.0 / max(1, len(labels))
-            found_at.append(row * width + position)
-            found.append(spread)
-    flat = passage.reshape(-1)
-    at = np.flatnonzero(flat >= 0)
-    return {
-        "ids": ids,
-        "where": np.array(where),
-        "target": np.array(target),
-        "weight": np.array(weight, dtype=np.float32),
-        "offset": np.array(offset),
-        "passage_at": at,
-        "passage": flat[at],
-        "choice_at": np.array(choice_at, dtype=np.int64),
-        "choice": np.array(choice, dtype=np.int64),
-        "found_at": np.array(found_at, dtype=np.int64),
-        "found": np.array(found, dtype=np.float32).reshape(-1, PROBE_CLASSES),
-    }

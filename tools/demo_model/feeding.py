@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tools.demo_model.encoding import Encoded, Encoder, collate
+from tools.demo_model.collating import collate
+from tools.demo_model.encoding import Encoded, Encoder
 from tools.demo_model.tasks import draw
 
 TOKENS_PER_BATCH = 6144
@@ -24,9 +25,9 @@ def generate(stage: str, level: int, progress: float, encoder: Encoder, rng: Ran
         lists, length = LEVELS[level if rng.random() < 0.8 else rng.randint(0, level)]
         return encoder.encode_lists(rng, lists=lists, length=length)
     kind = rng.random()
-    if kind < 0.14:  # all words must be found, and in one passage: short, and free of any vocabulary
+    if kind < 0.08:  # all words must be found, and in one passage: short, and free of any vocabulary
         return encoder.encode_lists(rng, lists=rng.randint(1, 5), length=rng.randint(4, 9), refusals=0.3)
-    if kind < 0.24:  # longer copies of random tokens, so that any text can be copied
+    if kind < 0.14:  # longer copies of random tokens, so that any text can be copied
         return encoder.encode_lists(rng, lists=rng.randint(1, 3), length=rng.randint(12, 45))
     return encoder.encode_example(draw(rng, progress))
 

@@ -130,15 +130,13 @@ _ZH_ENTITIES = {
 }  # fmt: skip
 _SOUNDS = """zan vel dor mik quo lis tav ren bo sha ulm pex ivo gar nyl est hul jor wim cas pru fen glo yad
 osk tri bex lom nav sib cru dax ebb fyr gom hin irn jul kep""".split()
-_FIRST = (
-    "Delphine Rasmus Ottilie Casper Mirela Anselm Yusuf Ingrid Thaddeus Salome Lorcan Beatrix Haruto Zuzana".split()
-)
-_LAST = "Vandermeer Okonkwo Lindqvist Papadakis Ferreira Szabo Thistlewood Aguirre Bergmann Halloran Moravec".split()
-_TOWNS = "Ljubljana Bordeaux Casablanca Salzburg Edinburgh Kyoto Quebec Malmo Trieste Zaragoza".split()
+FIRST = "Delphine Rasmus Ottilie Casper Mirela Anselm Yusuf Ingrid Thaddeus Salome Lorcan Beatrix Haruto Zuzana".split()
+LAST = "Vandermeer Okonkwo Lindqvist Papadakis Ferreira Szabo Thistlewood Aguirre Bergmann Halloran Moravec".split()
+TOWNS = "Ljubljana Bordeaux Casablanca Salzburg Edinburgh Kyoto Quebec Malmo Trieste Zaragoza".split()
 _MONTHS = "January February March April May June July August September October November December".split()
 _ZH_FAMILY = "欧司褚卫蒋韩施孔章凌霍虞柯管卢莫经房裘缪"
 _ZH_GIVEN = "若嘉瑞昕彤泽睿宁钰翰霖萱诗妍皓熙柏岚川渊舟鹭竹溪墨棠枫榆荷菱朔野星澜峰潭燕雁鹏驰桐屿汐沐歌砚"
-_ZH_TOWNS = "常州 徐州 泉州 保定 大同 开封 遵义 柳州 赣州 延安".split()
+ZH_TOWNS = "常州 徐州 泉州 保定 大同 开封 遵义 柳州 赣州 延安".split()
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def _name(rng: Random) -> str:
     return "".join(rng.sample(_SOUNDS, 2)).capitalize()
 
 
-def _zh_name(rng: Random) -> str:
+def zh_name(rng: Random) -> str:
     """Return a Chinese personal name."""
     return rng.choice(_ZH_FAMILY) + "".join(rng.sample(_ZH_GIVEN, 2))
 
@@ -175,7 +173,7 @@ def _zh_name(rng: Random) -> str:
 def _entity(rng: Random, kind: str, language: Language) -> str:
     """Return a thing of `kind`."""
     if language == "en":
-        person = f"{rng.choice(_FIRST)} {rng.choice(_LAST)}"
+        person = f"{rng.choice(FIRST)} {rng.choice(LAST)}"
         plain = {
             "town": _name(rng),
             "firm": f"{_name(rng)} {rng.choice(('AG', 'Inc', 'Cooperative', 'Partners'))}",
@@ -186,7 +184,7 @@ def _entity(rng: Random, kind: str, language: Language) -> str:
     plain = {
         "town": brand + "镇",
         "firm": brand + rng.choice(("商行", "物流", "制药", "建材")),
-        "person": _zh_name(rng),
+        "person": zh_name(rng),
     }
     return plain.get(kind) or brand + rng.choice(_ZH_ENTITIES[kind].split("|"))
 
@@ -202,13 +200,13 @@ def _fill(rng: Random, template: str, entity: str, language: Language) -> str:
         "m": rng.choice((f"€{rng.randint(5, 95)}.50", f"{rng.randint(2, 95)}0,000 francs", f"${rng.randint(11, 999)}")),
     }
     if language == "en":
-        values |= {"p": f"{rng.choice(_FIRST)} {rng.choice(_LAST)}", "l": rng.choice(_TOWNS), "n": _name(rng)}
+        values |= {"p": f"{rng.choice(FIRST)} {rng.choice(LAST)}", "l": rng.choice(TOWNS), "n": _name(rng)}
         values |= {"d": f"{day} {_MONTHS[month]} {year}", "a": f"{_name(rng).lower()}.office@{_name(rng).lower()}.net"}
     else:
-        values |= {"p": _zh_name(rng), "l": rng.choice(_ZH_TOWNS), "n": "".join(rng.sample(_ZH_GIVEN, 2))}
+        values |= {"p": zh_name(rng), "l": rng.choice(ZH_TOWNS), "n": "".join(rng.sample(_ZH_GIVEN, 2))}
         values |= {
             "d": f"{month + 1}月{day}日",
-            "a": f"{rng.choice(_ZH_TOWNS)}市{''.join(rng.sample(_ZH_GIVEN, 2))}路{day}号",
+            "a": f"{rng.choice(ZH_TOWNS)}市{''.join(rng.sample(_ZH_GIVEN, 2))}路{day}号",
         }
     text = re.sub(r"\{(\w)\}", lambda m: values[m[1]], template)
     return text[:1].upper() + text[1:]

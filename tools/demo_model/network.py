@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 PROBE_CLASSES = 11  # passage numbers 0..9, and "found in no passage"
 NOWHERE = 10
+COPYING_HEADS = 2  # of the last layer, led to the tokens that a call copies
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,31 @@ class Network(nn.Module):
             attention = layer.self_attn
             attention.q_proj.weight.data.mul_(3.0 * slow[:, None])
             attention.k_proj.weight.data.copy_(attention.q_proj.weight)
+
+    def copying_loss(self, last: Tensor, query: Tensor, source: Tensor) -> Tensor:
+        """Return how little the copying heads of the last layer attend to where a token is to be copied from.
+
+        Args:
+            last: hidden states before the last layer (batch, length, hidden).
+            query: positions (batch, pointers) of the tokens before those to copy.
+            source: (batch, pointers, length) the places to copy from; none for padding.
+        """
+        layer = self.layers[-1]
+        x = layer.input_layernorm(last)
+        batch, length, _ = x.shape
+        rows = slice(0, COPYING_HEADS * self.shape.head_dim)
+        attention = layer.self_attn
+        cos, sin = self.cos[:length].to(x.dtype), self.sin[:length].to(x.dtype)
+        k = F.linear(x, attention.k_proj.weight[rows]).view(batch, length, COPYING_HEADS, -1).transpose(1, 2)
+        chosen = x[torch.arange(batch)[:, None], query]
+        q = F.linear(chosen, attention.q_proj.weight[rows]).view(batch, -1, COPYING_HEADS, self.shape.head_dim)
+        q = rotate(q, cos[query][:, :, None], sin[query][:, :, None]).transpose(1, 2)
+        scores = (q @ rotate(k, cos, sin).transpose(-1, -2)).float() / math.sqrt(self.shape.head_dim)
+        seen = torch.arange(length) <= query[:, None, :, None]
+        every = scores.masked_fill(~seen, -1e9).logsumexp(-1)
+        right = scores.masked_fill(~source[:, None], -1e9).logsumexp(-1)
+        used = source.any(-1)[:, None].expand_as(every)
+        return (every - right)[used].mean()
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the final hidden states and those that the passage, question and choice probes read."""

@@ -9,6 +9,7 @@ from tools.demo_model import chat
 from tools.demo_model.encoding import Example
 from tools.demo_model.fact_tasks import ask_attribute, ask_event, ask_long, ask_property
 from tools.demo_model.text_tasks import ask_characters, ask_words, copy_one
+from tools.demo_model.tool_tasks import ask_call, ask_forced, ask_found, ask_none, ask_result, ask_two
 
 Maker = Callable[[Random, float], Example]
 MIX: tuple[tuple[float, Maker], ...] = (
@@ -23,6 +24,17 @@ MIX: tuple[tuple[float, Maker], ...] = (
     (0.03, copy_one),
     (0.04, ask_long),
     (0.03, lambda r, p: chat.draw(r)),
+    (0.50, lambda r, p: ask_call(r, p, "en")),
+    (0.32, lambda r, p: ask_call(r, p, "zh")),
+    (0.08, lambda r, p: ask_two(r, p, "en")),
+    (0.05, lambda r, p: ask_two(r, p, "zh")),
+    (0.14, lambda r, p: ask_none(r, p, "en")),
+    (0.11, lambda r, p: ask_none(r, p, "zh")),
+    (0.12, lambda r, p: ask_result(r, p, "en")),
+    (0.08, lambda r, p: ask_result(r, p, "zh")),
+    (0.05, lambda r, p: ask_found(r, p, "en")),
+    (0.05, lambda r, p: ask_found(r, p, "zh")),
+    (0.04, lambda r, p: ask_forced(r, p, r.choice(("en", "zh")))),
 )
 
 

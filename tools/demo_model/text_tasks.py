@@ -11,6 +11,7 @@ from tools.demo_model.assembling import assemble, draw_count
 from tools.demo_model.encoding import Example
 from tools.demo_model.fact_tasks import ask_event
 from tools.demo_model.text_sources import load_sentences
+from tools.demo_model.tool_values import chinese, foreign, japanese
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z-]{3,}")
 _PLAIN_WORDS = frozenset(
@@ -78,6 +79,9 @@ def _nonsense(rng: Random) -> str:
     pools = (lexicon_en.THINGS, lexicon_en.ABSTRACT, lexicon_en.ADJECTIVES, lexicon_en.FUNCTIONS, lexicon_en.LAST_NAMES)
     words = [rng.choice(rng.choice(pools)) for _ in range(rng.randint(5, 22))]
     for _ in range(rng.randint(1, 5)):
+        if rng.random() < 0.25:
+            words.insert(rng.randint(0, len(words)), rng.choice((foreign, foreign, japanese, chinese))(rng))
+            continue
         kind = rng.random()
         text = (
             lexicon_en.invent_name(rng) if kind < 0.5 else facts_en.fill("{price}", {}, rng) if kind < 0.65
@@ -108,6 +112,8 @@ def ask_characters(rng: Random, progress: float) -> Example:
             runs.insert(rng.randint(0, len(runs)), str(rng.randint(1, 9999)))
         if rng.random() < 0.4:
             runs.insert(rng.randint(0, len(runs)), rng.choice(lexicon_zh.THINGS))
+        if rng.random() < 0.5:
+            runs.insert(rng.randint(0, len(runs)), rng.choice((japanese, chinese, foreign))(rng))
         return "".join(run + rng.choice("，，、的和在") for run in runs)[:-1] + "。"
 
     texts = [text() for _ in range(draw_count(rng, progress) + 2)]

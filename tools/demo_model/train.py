@@ -13,17 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from tools.demo_model.export import export
 from tools.demo_model.feeding import LEVELS, feed
 from tools.demo_model.network import Network, Shape
 from tools.demo_model.tokenizer import save_tokenizer, train_tokenizer
 from tools.demo_model.trainer import Trainer, schedule
+from tools.demo_model.vocabulary import extend, extend_embeddings
 
 VOCABULARY = 5120
 CONTEXT_WINDOW = 4096
 REPORT_EVERY = 25
-SAVE_EVERY = 200
+SAVE_EVERY = 100
 LEARNT_CHOICE, LEARNT_COPY = 0.93, 0.9
 
 
@@ -52,7 +54,8 @@ def run_stage(trainer: Trainer, stage: str, args: argparse.Namespace) -> None:
             save(trainer, work, stage)
         if step % REPORT_EVERY:
             continue
-        mean = {k: round(float(np.mean([r[k] for r in recent if k in r])), 4) for k in recent[-1]}
+        keys = dict.fromkeys(key for row in recent for key in row)
+        mean = {k: round(float(np.mean([row[k] for row in recent if k in row])), 4) for k in keys}
         recent = []
         spent = time.time() - started
         row = {"stage": stage, "step": step, "minutes": round(spent / 60, 1), "tokens/s": int(seen / spent)}
@@ -79,9 +82,12 @@ def train(args: argparse.Namespace) -> None:
     work = Path(args.work)
     tokens = work / "tokenizer"
     if not (tokens / "tokenizer.json").exists():
-        save_tokenizer(train_tokenizer(VOCABULARY), tokens, context_window=CONTEXT_WINDOW)
-    shape = Shape(vocab_size=VOCABULARY, max_position_embeddings=CONTEXT_WINDOW)
+        save_tokenizer(extend(train_tokenizer(VOCABULARY)), tokens, context_window=CONTEXT_WINDOW)
+    vocabulary = Tokenizer.from_file(str(tokens / "tokenizer.json"))
+    shape = Shape(vocab_size=vocabulary.get_vocab_size(), max_position_embeddings=CONTEXT_WINDOW)
     weights = torch.load(args.start, weights_only=True) if args.start else None
+    if weights and len(weights["embed_tokens.weight"]) < shape.vocab_size:
+        weights["embed_tokens.weight"] = extend_embeddings(weights["embed_tokens.weight"], vocabulary)
     for stage in ("lists", "answers") if args.stage == "all" else (args.stage,):
         trainer = Trainer(
             Network(shape), rate=args.rate_lists if stage == "lists" else args.rate, compiled=args.compile

@@ -58,6 +58,10 @@ class Trainer:
             one, two = F.cross_entropy(seen, t["passage"]), F.cross_entropy(looked, t["found"])
             chosen = net.probe_choice(last.reshape(-1, size)[t["choice_at"]]).float()
             total = total + probe * (one + two + F.cross_entropy(chosen, t["choice"]))
+            if t["source"].any():
+                copying = net.copying_loss(last, t["query"], t["source"])
+                total = total + probe * copying
+                stats["copying"] = copying.item()
             stats["probe3"] = (chosen.detach().argmax(-1) == t["choice"]).float().mean().item()
             stats["probe1"] = (seen.detach().argmax(-1) == t["passage"]).float().mean().item()
             stats["probe2"] = (t["found"].gather(1, looked.detach().argmax(-1, keepdim=True)) > 0).float().mean().item()
@@ -78,14 +82,15 @@ class Trainer:
         torch._foreach_lerp_(self.average, self.master, 1 - decay)
         torch._foreach_copy_([p.data for p in self.low], self.master)
         right = (logits.detach().argmax(-1) == t["target"]).float()
-        first, second, rest = (t["offset"] == 0), (t["offset"] == 1), (t["offset"] > 2)
+        cites, calls = ~t["tools"], t["tools"]
+        first, second, rest = cites & (t["offset"] == 0), cites & (t["offset"] == 1), cites & (t["offset"] > 2)
         stats |= {
             "norm": norm,
             "loss": answer.item(),
-            "first": right[first].mean().item(),
-            "number": right[second].mean().item(),
-            "copy": right[rest].mean().item() if rest.any() else 1.0,
         }
+        chosen = calls & (t["weight"] > 3)
+        shares = {"first": first, "number": second, "copy": rest, "tool": chosen, "call": calls & ~chosen}
+        stats |= {name: right[mask].mean().item() for name, mask in shares.items() if mask.any()}
         return stats
 
     def state(self, *, averaged: bool) -> dict[str, Tensor]:
