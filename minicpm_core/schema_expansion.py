@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 Schema = dict[str, Any]
@@ -195,6 +196,8 @@ class _Expansion:
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{path}: {key} is {value!r:.80}; accepted: a number")
             node[key] = value
+        if schema.get("type") != ["integer"]:
+            _check_range(node, path)
         return node
 
     def _integer(self, schema: Schema, path: str, trail: Trail) -> Schema:
@@ -206,7 +209,9 @@ class _Expansion:
         most += [math.ceil(given["exclusiveMaximum"]) - 1] if "exclusiveMaximum" in given else []
         node |= {"minimum": max(least)} if least else {}
         node |= {"maximum": min(most)} if most else {}
-        return node | ({"multipleOf": given["multipleOf"]} if "multipleOf" in given else {})
+        node |= {"multipleOf": given["multipleOf"]} if "multipleOf" in given else {}
+        _check_range(node, path)
+        return node
 
     def _array(self, schema: Schema, path: str, trail: Trail) -> Schema:
         node: Schema = {"type": "array", "prefixItems": []} | _counts(schema, "minItems", "maxItems", path)
@@ -292,6 +297,39 @@ def join(one: Any, two: Any, path: str) -> Schema:
         elif key in ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"):
             both[key] = min(left, right)
     return both
+
+
+def number_range(node: Schema) -> tuple[Any, Any, Any]:
+    """Return the least and the most that a number may be, and its step; None where open."""
+    least = [node[key] for key in ("minimum", "exclusiveMinimum") if key in node]
+    most = [node[key] for key in ("maximum", "exclusiveMaximum") if key in node]
+    return max(least, default=None), min(most, default=None), node.get("multipleOf")
+
+
+def has_multiple(node: Schema, step: float) -> bool:
+    """Return whether a closed range holds a multiple of a step."""
+    least, most, _ = number_range(node)
+    width = Fraction(str(step))
+    first = math.ceil(Fraction(str(least)) / width)
+    first += first * width == Fraction(str(node.get("exclusiveMinimum", math.nan))) if "exclusiveMinimum" in node else 0
+    value = first * width
+    return value < Fraction(str(node["exclusiveMaximum"])) if _is_tight(node, most) else value <= Fraction(str(most))
+
+
+def _is_tight(node: Schema, most: Any) -> bool:
+    return bool(node.get("exclusiveMaximum") == most)
+
+
+def _check_range(node: Schema, path: str) -> None:
+    least, most, step = number_range(node)
+    if step is not None and step <= 0:
+        raise ValueError(f"{path}: multipleOf is {step}; accepted: above 0")
+    if least is not None and most is not None:
+        open_ended = least in (node.get("exclusiveMinimum"),) or _is_tight(node, most)
+        if least > most or (least == most and open_ended) or (step and not has_multiple(node, step)):
+            raise Impossible(f"{path}: no number follows {node}")
+    if (least or 0) > MAX_INTEGER or (most or 0) < -MAX_INTEGER:
+        raise Impossible(f"{path}: numbers beyond 64 bits are not written; asked for {node}")
 
 
 def _names(kind: Any) -> list[Any]:

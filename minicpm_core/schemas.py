@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 from minicpm_core.schema_expansion import (
     MAX_COUNT,
     MAX_INTEGER,
-    Impossible,
     Schema,
     expand,
+    has_multiple,
     modernize,
+    number_range,
     walk,
 )
 
@@ -30,8 +32,8 @@ JSON_OPTIONS = {
 """llguidance's options: one line in the form of `json.dumps`, and what a grammar cannot say is left to `find_error`."""
 LARGEST = 999_999_999_999_999
 """Most that an open number may be: 15 digits, which a double holds exactly."""
-STEP = 1e-6
-"""Numbers are written with at most six decimals."""
+_STEPS = {count * Decimal(10) ** power for count in range(1, 201) for power in range(9)}
+"""Millionths that a number may be a multiple of in a grammar; others are checked when the answer is there."""
 SHORTEST = 8
 """Characters that a string or key gets however small the room is."""
 # 29 February is left out.
@@ -147,27 +149,22 @@ def _share_string(node: Schema, room: int) -> Schema:
 
 
 def _share_number(node: Schema) -> Schema:
-    new = dict(node)
-    low = max((node[key] for key in ("minimum", "exclusiveMinimum") if key in node), default=None)
-    high = min((node[key] for key in ("maximum", "exclusiveMaximum") if key in node), default=None)
-    if low is not None and high is not None and low > high:
-        raise Impossible(f"no number is at least {low} and at most {high}")
-    if low is None:
-        new["minimum"] = -LARGEST if high is None or high > -LARGEST else max(high - LARGEST, -MAX_INTEGER)
-    if high is None:
-        new["maximum"] = LARGEST if low is None or low < LARGEST else min(low + LARGEST, MAX_INTEGER)
-    if (
-        max(abs(new.get(key, 0)) for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
-        > MAX_INTEGER
-    ):
-        new = {key: max(-MAX_INTEGER, min(MAX_INTEGER, v)) if key[-3:] == "mum" else v for key, v in new.items()}
-    step = new.get("multipleOf", 1 if node["type"] == "integer" else STEP)
-    # The automaton of a step has a state per remainder: 1000003 takes seconds, 0.01 nothing.
-    steps = Decimal(str(step)).normalize().as_tuple()
-    exponent = steps.exponent if isinstance(steps.exponent, int) else 0
-    if step <= 0 or int("".join(map(str, steps.digits))) > 200 or not -9 <= exponent <= 3:
-        step = 1 if node["type"] == "integer" else STEP
-    return new | {"multipleOf": step} if step != 1 else {key: v for key, v in new.items() if key != "multipleOf"}
+    least, most, step = number_range(node)
+    if least is None:
+        least = -LARGEST if most is None or most > -LARGEST else most - LARGEST
+    if most is None:
+        most = LARGEST if least < LARGEST else least + LARGEST
+    new = {key: value for key, value in node.items() if key == "type" or key.startswith("exclusive")}
+    new |= {"minimum": max(least, -MAX_INTEGER), "maximum": min(most, MAX_INTEGER)}
+    if node["type"] == "integer":
+        # The automaton of a step has a state per remainder: 1000003 takes seconds.
+        return new | ({"multipleOf": step} if step != 1 and step and step <= 200 else {})
+    if step and Decimal(str(step)).normalize() * 10**6 in _STEPS:
+        return new | {"multipleOf": step}
+    for digits in (6, 9, 12):
+        if has_multiple(new, 10**-digits):
+            return new | {"multipleOf": float(f"1e-{digits}")}
+    return {"enum": [(least + most) / 2]}
 
 
 def _share_array(node: Schema, room: int) -> Schema:
@@ -268,20 +265,33 @@ def can_compile(pattern: str, least: int, most: int) -> bool:
 
 def find_error(schema: Any, value: Any) -> str | None:
     """Return in one line what is wrong with a value, with its path; None when it follows the schema."""
+    return make_check(schema)(value)
+
+
+def make_check(schema: Any) -> Callable[[Any], str | None]:
+    """Return `find_error` for one schema."""
     from jsonschema.exceptions import best_match
     from referencing.exceptions import Unresolvable
 
+    def check(value: Any) -> str | None:
+        try:
+            error = best_match(validator.iter_errors(value))
+        except Unresolvable as problem:
+            return f"the schema cannot be checked, {problem.ref} leads nowhere"
+        except Exception as problem:  # a broken schema fails in as many ways as there are keywords
+            return f"the schema cannot be checked: {type(problem).__name__}: {problem}"[:300].replace("\n", " ")
+        if error is None:
+            return None
+        path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path).lstrip(".")
+        message = " ".join(error.message.split())
+        return f"{path}: {message[:300]}" if path else message[:300]
+
     try:
-        error = best_match(_validator()(modernize(schema), registry=_registry()).iter_errors(value))
-    except Unresolvable as problem:
-        return f"the schema cannot be checked, {problem.ref} leads nowhere"
-    except Exception as problem:  # a broken schema fails in as many ways as there are keywords
-        return f"the schema cannot be checked: {type(problem).__name__}: {problem}"[:300].replace("\n", " ")
-    if error is None:
-        return None
-    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path).lstrip(".")
-    message = " ".join(error.message.split())
-    return f"{path}: {message[:300]}" if path else message[:300]
+        validator = _validator()(modernize(schema), registry=_registry())
+    except Exception as problem:
+        reason = f"the schema cannot be checked: {type(problem).__name__}: {problem}"[:300]
+        return lambda value: reason
+    return check
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from minicpm_core.dialects.scanning import LONE, Cut, Problem, Scanner, Wait
 from minicpm_core.schema_expansion import Schema, expand
-from minicpm_core.schemas import find_error, to_json_schema
+from minicpm_core.schemas import find_error, make_check, to_json_schema
 from minicpm_core.tools import Tool
 from minicpm_core.types import ToolCall
 
@@ -23,6 +23,7 @@ class Signature:
         self.tool = tool
         self.tree = expand_parameters(tool)
         self.parameters: dict[str, Schema] = self.tree["properties"]
+        self.find_error = make_check(tool.parameters)
 
     def parameter(self, name: str) -> Schema | None:
         """Return the tree of a parameter, None for one that the tool does not have."""
@@ -131,7 +132,7 @@ class Calls:
     def close(self) -> None:
         """End the call and check it."""
         assert self.signature
-        error = find_error(self.signature.tool.parameters, self.arguments)
+        error = self.signature.find_error(self.arguments)
         self.fragments.append("}" if self.arguments else "{}")
         self.add(ToolCall(self.id, arguments=self.arguments, error=error, index=self.count))
 

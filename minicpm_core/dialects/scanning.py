@@ -11,6 +11,7 @@ T = TypeVar("T")
 Wait = Generator[None, None, T]
 MAX_DEPTH = 64
 SIGNS = re.compile(r"""[\[\](){},"']""")
+NESTED = re.compile(r"""[\[\](){}"']""")
 SPACE = " \t\r\n"
 LONE = re.compile("[\ud800-\udfff]")
 
@@ -126,7 +127,7 @@ class Scanner:
         parts = []
         depth = 0
         while True:
-            match = SIGNS.search(self.text, self.at)
+            match = (NESTED if depth else SIGNS).search(self.text, self.at)
             parts.append(self.take((match.start() if match else len(self.text)) - self.at))
             if match is None:
                 yield from self.more()
@@ -176,7 +177,10 @@ class Scanner:
             else:
                 emit("\ufffd" * bool(before) + LONE.sub("\ufffd", text))
 
+        plain = _plain(quote)
         while True:
+            while match := plain.match(self.text, self.at):
+                send(_ESCAPE.sub(_decode_plain, self.take(match.end() - self.at)))
             _, end = yield from self.until("\\", quote, emit=send)
             if end == quote:
                 return send("")
@@ -203,6 +207,18 @@ class Scanner:
 _SPACES = re.compile(f"[{SPACE}]+")
 _HEX = "0123456789abcdefABCDEF"
 _OCTAL = "01234567"
+# Escapes that mean the same in JSON and Python, without halves of surrogate pairs.
+_ESCAPE = re.compile(r"""\\(?:u([0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})|(["\\bfnrt]))""")
+_SIGNS = dict(zip('"\\bfnrt', '"\\\b\f\n\r\t', strict=True))
+
+
+def _decode_plain(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16)) if match[1] else _SIGNS[match[2]]
+
+
+@lru_cache(maxsize=8)
+def _plain(quote: str) -> re.Pattern[str]:
+    return re.compile(f"(?:[^{quote[0]}\\\\]|{_ESCAPE.pattern})+")
 
 
 @lru_cache(maxsize=256)
