@@ -42,7 +42,7 @@ TOYS: dict[str, Callable[[Path], Path]] = {
     "hermes": lambda folder: write_minicpmv(folder, "4.5", max_position_embeddings=4096),
     "json": lambda folder: write_family(folder, "minicpm", max_position_embeddings=4096),
 }
-"""By syntax of tool calls: what writes a random checkpoint of a family that has it, with room for prompts with tools."""
+"""By syntax of tool calls: what writes a random checkpoint of a family that has it, with room for tools."""
 
 
 @pytest.fixture(scope="session")
@@ -82,10 +82,23 @@ class ScriptedEngine:
         self.chunks = chunks
         self.checkpoint = SimpleNamespace(name=name)
         self.asked: list[tuple[Any, dict[str, Any]]] = []
+        self.batches: list[tuple[int, int, dict[str, Any]]] = []
 
     def stream(self, messages: Any, **options: Any) -> Iterator[Chunk]:
         self.asked.append((messages, options))
         yield from self.chunks
+
+    def prepare(self, messages: Any, **options: Any) -> None:
+        if "refuse" in str(messages):
+            raise ValueError("refused")
+
+    def generate_batch(self, prompts: list[Any], *, batch_size: int, **options: Any) -> list[Chunk]:
+        """Answer each prompt with its last message's text behind the script."""
+        self.batches.append((len(prompts), batch_size, options))
+        return [sum(self.chunks, Chunk(f"{prompt[-1]['content']}: ")) for prompt in prompts]
+
+    async def agenerate_batch(self, prompts: list[Any], **options: Any) -> list[Chunk]:
+        return self.generate_batch(prompts, **options)
 
     async def astream(self, messages: Any, **options: Any) -> AsyncIterator[Chunk]:
         for chunk in self.stream(messages, **options):
