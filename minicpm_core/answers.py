@@ -94,7 +94,7 @@ class Answer:
         )
         self._finish: FinishReason | None = None
         self._count = self._reasoning_count = 0
-        self._calls_tools = self._is_cut = False
+        self._called = self._calls_tools = self._is_cut = False
 
     @property
     def ended(self) -> bool:
@@ -159,7 +159,7 @@ class Answer:
             len(self._request.prompt_ids),
             self._count,
             reasoning_tokens=self._reasoning_count,
-            forced_tokens=self._guide.forced_tokens,
+            forced_tokens=min(self._guide.forced_tokens, self._count),
         )
         finish: FinishReason = "stop" if self._stops.found else self._finish or "length"
         if finish == "stop" and self._calls_tools:
@@ -177,8 +177,10 @@ class Answer:
         return chunk + self._take(self._reader.push(calls)) if self._reader and calls else chunk
 
     def _leave(self, text: str) -> Chunk:
-        """Return the text behind the calls; where there is nothing but calls, it is one that was hardly begun."""
+        """Return the text behind the calls; where the answer is nothing but calls, it is one that was hardly begun."""
         if text and self._request.openings == ("",):
+            if self._called:
+                return Chunk()
             return Chunk(tool_calls=(ToolCall("call_begun", text=text, error="cut off before the tool's name"),))
         return Chunk(self._stops.push(text))
 
@@ -186,5 +188,6 @@ class Answer:
         """Return the pieces of calls as a chunk; a stop text in front of them has ended the answer already."""
         if self._stops.found:
             return Chunk()
+        self._called |= bool(pieces)
         self._calls_tools |= any(piece.is_valid for piece in pieces)
         return sum((Chunk(tool_calls=(piece,)) for piece in pieces), Chunk())

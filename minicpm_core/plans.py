@@ -43,9 +43,9 @@ class AnswerPlan:
 
     @property
     def openings(self) -> tuple[str, ...]:
-        """The texts that begin a call."""
-        if not self.callable:
-            return ()
+        """The texts that begin a call; the empty one where the answer is calls from its first character."""
+        if not self.callable or self.required:
+            return ("",) if self.callable else ()
         if self.schema is None:
             return (self.dialect.opening,)
         # An answer in JSON may begin like a call in JSON; with the tool's name and what follows it does not.
