@@ -134,7 +134,7 @@ def share(node: Schema, room: int) -> Schema:
 
 def _share_string(node: Schema, room: int) -> Schema:
     least = node.get("minLength", 0)
-    most = min(node.get("maxLength", MAX_COUNT), max(room - 2, least, SHORTEST))
+    most = min(node.get("maxLength", MAX_COUNT), max(_round(room - 2), least, SHORTEST))
     new: Schema = {"type": "string", "minLength": least, "maxLength": most}
     pattern = node.get("pattern")
     if pattern is None and node.get("format") in FORMATS:
@@ -197,6 +197,12 @@ def _share_object(node: Schema, room: int) -> Schema:
         if "keys" in node:
             new["key"] = share({"type": "string", "pattern": node["keys"]}, 4 * SHORTEST)
     return new
+
+
+def _round(room: int) -> int:
+    """Return the next lower 2, 3, 4, 6, 8, 12, 16 ...: few lengths, so that many tools share their rules."""
+    power = 1 << max(1, room.bit_length() - 1)
+    return power + power // 2 if room >= power + power // 2 else power
 
 
 def _most(room: int) -> int:

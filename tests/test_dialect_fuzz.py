@@ -15,8 +15,8 @@ from minicpm_core.schemas import find_error
 from minicpm_core.tools import read_tools
 from tests.toy_grammars import accepted, byte_tokens, demo_tokens, grammar_of, read, walk
 
-EXAMPLES = int(os.environ.get("MINICPM_FUZZ_EXAMPLES", "60"))
-"""Per dialect; thousands were run before, see CONTRIBUTING."""
+EXAMPLES = int(os.environ.get("MINICPM_FUZZ_EXAMPLES", "40"))
+"""Per test and dialect; with the variable set they are new ones at every run."""
 SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -117,7 +117,7 @@ def checked_later(schema: Any) -> bool:
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda row: row.name)
 def test_walks_through_the_grammar_of_random_schemas_are_calls(dialect: Dialect):
-    seen = {"refused": 0, "ended": 0, "cut": 0, "reported": 0}
+    seen = {"ended": 0, "cut": 0, "reported": 0}
 
     @SETTINGS
     @given(
@@ -129,14 +129,9 @@ def test_walks_through_the_grammar_of_random_schemas_are_calls(dialect: Dialect)
         st.sampled_from([20_000, 20_000, 20_000, 25]),
     )
     def check(given_tools: list[Any], seed: int, skew: float, single: bool, room: int, most: int) -> None:
-        try:
-            tools = read_tools(given_tools)
-            tokens = byte_tokens() if seed % 4 == 0 else demo_tokens()
-            grammar = grammar_of(dialect, tools, tokens, room, not single)
-        except ValueError as error:
-            assert "tool " in str(error)
-            seen["refused"] += 1
-            return
+        tools = read_tools(given_tools)
+        tokens = byte_tokens() if seed % 4 == 0 else demo_tokens()
+        grammar = grammar_of(dialect, tools, tokens, room, not single)
         text, ended = walk(grammar, tokens, seed, skew, most)
         calls = read(dialect.reader(tools), [text])
         assert calls == read(dialect.reader(tools), list(text))
@@ -166,3 +161,61 @@ def test_walks_through_the_grammar_of_random_schemas_are_calls(dialect: Dialect)
     print(dialect.name, seen)
     assert seen["ended"] >= EXAMPLES // 3
     assert seen["cut"] >= EXAMPLES // 20
+
+
+PARTS = st.one_of(
+    st.sampled_from(
+        [
+            *TEXTS,
+            "<function", ' name="', "f", "g", '">', "<param", "</param>", "</function>", "<![CDATA[", "]]>", "\u0120",
+            "<arguments>", "<tool_call>", "</tool_call>", "<function=f>", "<parameter=s>", "\n</parameter>", "<function=",
+            '{"name": "f", "arguments": {', '"s": ', '"n": ', "}", "{", "[", "]", "(", ")", ",", ":", "=", "'", '"', '"""',
+            "<|tool_call_start|>", "<|tool_call_end|>", "```python", "```", "f(", "s=", "\\", "\\u", "\\ud83d", "\\N{",
+            "\\x4", "1e999", "NaN", "-", "9" * 50, "True", "None", "\ud83d", "\x00", "\r", "\u2028", "lambda: 1",
+            "__import__('os').system('false')", "open('x', 'w')", "f'{1}'", "1 if 1 else 2", "[x for x in (1,)]", "`ls`",
+        ]
+    ),
+    st.text(max_size=4),
+)  # fmt: skip
+KNOWN = read_tools(
+    [
+        {
+            "name": "f",
+            "parameters": {
+                "type": "object",
+                "properties": {"s": {"type": "string"}, "n": {"type": ["integer", "string"]}, "o": {}},
+                "required": ["s"],
+            },
+        }
+    ]
+)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda row: row.name)
+def test_no_text_makes_a_reader_raise(dialect: Dialect):
+    seen = {"whole": 0, "errors": 0}
+
+    @settings(SETTINGS, max_examples=EXAMPLES * 5)
+    @given(
+        st.lists(PARTS, max_size=25),
+        st.booleans(),
+        st.lists(st.tuples(st.integers(0, 200), PARTS, st.integers(0, 8)), max_size=3),
+        st.text(max_size=8),
+    )
+    def check(parts: list[str], spoilt: bool, edits: list[tuple[int, str, int]], word: str) -> None:
+        text = dialect.opening + "".join(parts)
+        if spoilt:  # a call with a few places overwritten
+            text = dialect.write_calls([("f", {"s": word, "n": 5, "o": {"k": [word]}}), ("f", {"s": "x"})], KNOWN)
+            for at, part, length in edits:
+                text = text[:at] + part + text[at + length :]
+        whole = read(dialect.reader(KNOWN), [text])
+        assert whole == read(dialect.reader(KNOWN), list(text))
+        for call in whole:
+            seen["whole" if call.error is None else "errors"] += 1
+            if call.error is None:
+                assert find_error(KNOWN[0].parameters, call.arguments) is None
+            json.dumps(call.arguments, ensure_ascii=False).encode()  # no half surrogates
+
+    check()
+    assert seen["whole"] >= EXAMPLES // 4
+    assert seen["errors"] >= EXAMPLES // 4

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 
 from minicpm_core.dialects.dialect import Call, Dialect, Marker, count_calls
-from minicpm_core.dialects.grammar import Rules, arguments, quote
+from minicpm_core.dialects.grammar import Rules, Style, arguments, quote, value
 from minicpm_core.dialects.reading import CallReader, Calls, dump, load
 from minicpm_core.dialects.scanning import Problem, Scanner, Wait
 from minicpm_core.dialects.texts import list_tools, write_response
-from minicpm_core.schemas import lark_json, to_json_schema
 from minicpm_core.tools import Tool
 
+# Not llguidance's own `%json`: a hundred tools with nested parameters are too large for it.
+STYLE = Style(dump)
 BARE_OPENING = '{"name":'
 
 
@@ -20,7 +21,7 @@ def _grammar(tools: Sequence[Tool], room: int, parallel: bool, start: str, end: 
     most, each = count_calls(room, parallel)
     rules = Rules()
     bodies = [
-        quote(dump(tool.name) + ', "arguments": ') + " " + lark_json(to_json_schema(arguments(tool, each)))
+        quote(dump(tool.name) + ', "arguments": ') + " " + value(rules, arguments(tool, each), STYLE)
         for tool in tools
     ]
     one = rules.add(f"{start} ({' | '.join(map(rules.add, bodies))}) {end}")
@@ -68,7 +69,8 @@ def _read_call(scanner: Scanner, calls: Calls) -> Wait[None]:
         yield from scanner.expect(sign)
     if (yield from scanner.skip()) == "}":
         scanner.take(1)
-        return (yield from scanner.expect("}"))
+        yield from scanner.expect("}")
+        return
     while True:
         yield from scanner.expect('"')
         key = yield from _read_string(scanner)
@@ -86,11 +88,9 @@ def _read_call(scanner: Scanner, calls: Calls) -> Wait[None]:
                 calls.value(load(text))
             except ValueError as error:
                 raise Problem(f"{text[:80]!r} is no JSON: {error}") from None
-        if (yield from scanner.skip()) == ",":
-            scanner.take(1)
-            continue
-        yield from scanner.expect("}")
-        return (yield from scanner.expect("}"))
+        if (yield from scanner.expect(",", "}")) == "}":
+            yield from scanner.expect("}")
+            return
 
 
 def _read_string(scanner: Scanner) -> Wait[str]:

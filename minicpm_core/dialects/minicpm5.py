@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from minicpm_core.dialects.dialect import Call, Dialect, Marker, count_calls
 from minicpm_core.dialects.grammar import Rules, Style, arguments, quote, sequence, text_token, value
 from minicpm_core.dialects.reading import CallReader, Calls, Signature
-from minicpm_core.dialects.scanning import Cut, Problem, Scanner, Wait
+from minicpm_core.dialects.scanning import Problem, Scanner, Wait
 from minicpm_core.dialects.texts import branches, is_text, list_tools, read_text, split, write_response, write_text
 from minicpm_core.schema_expansion import Schema, walk
 from minicpm_core.tools import Tool
@@ -110,8 +110,7 @@ def _read_call(scanner: Scanner, calls: Calls) -> Wait[None]:
     yield from scanner.expect("<function")
     calls.open((yield from _read_name(scanner)))
     while True:
-        yield from scanner.skip()
-        tag = yield from scanner.starts("<param", "</function>", "<arguments>", "</arguments>")
+        tag = yield from scanner.expect("<param", "</function>", "<arguments>", "</arguments>")
         if tag == "</function>":
             return
         if tag == "<param":
@@ -124,10 +123,6 @@ def _read_call(scanner: Scanner, calls: Calls) -> Wait[None]:
                 parts: list[str] = []
                 yield from _read_content(scanner, parts.append)
                 calls.value(read_text(node, "".join(parts)))
-        elif not tag:
-            if scanner.closed:
-                raise Cut
-            raise Problem(f"a parameter or the call's end expected, found {scanner.text[scanner.at :][:20]!r}")
 
 
 def _read_name(scanner: Scanner) -> Wait[str]:

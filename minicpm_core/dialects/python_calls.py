@@ -104,6 +104,8 @@ def _reader(tools: Sequence[Tool]) -> CallReader:
                 word = yield from scanner.starts(FENCE, END)
                 if word == END:
                     break
+                if scanner.closed and any(end.startswith(scanner.text[scanner.at :]) for end in (FENCE, END)):
+                    return
                 if not word:
                     steps = _read_call(scanner, calls, functions, parameters)
                     yield from calls.attempt(scanner, steps, "\n", END, FENCE, keep=True)
@@ -116,7 +118,7 @@ def _read_call(
 ) -> Wait[None]:
     word = unicodedata.normalize("NFKC", (yield from scanner.span(NAME)))
     if not word:
-        raise Problem(f"a call expected, found {scanner.text[scanner.at :][:20]!r}")
+        raise Problem(f"a call expected, found {scanner.text[scanner.at : scanner.at + 1]!r}")
     yield from scanner.expect("(")
     signature = calls.open(functions.get(word, word))
     keys = parameters[signature.tool.name]
@@ -126,6 +128,8 @@ def _read_call(
         if first == ")":
             scanner.take(1)
             return
+        if not first:
+            yield from scanner.more()
         word = yield from scanner.span(NAME)
         if word and (yield from scanner.skip()) == "=":
             scanner.take(1)
@@ -141,8 +145,9 @@ def _read_call(
         yield from _read_value(scanner, calls, word, first)
         if (yield from scanner.skip()) == ",":
             scanner.take(1)
-        elif (yield from scanner.peek()) != ")":
+        else:
             yield from scanner.expect(")")
+            return
 
 
 def _read_value(scanner: Scanner, calls: Calls, word: str, first: str) -> Wait[None]:

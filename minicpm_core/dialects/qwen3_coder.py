@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minicpm_core.dialects.dialect import Call, Dialect, Marker, count_calls
-from minicpm_core.dialects.grammar import Rules, arguments, quote, sequence, text_token
-from minicpm_core.dialects.reading import CallReader, Calls, Signature
-from minicpm_core.dialects.scanning import Cut, Problem, Scanner, Wait
+from minicpm_core.dialects.grammar import Rules, Style, arguments, quote, sequence, text_token, value
+from minicpm_core.dialects.reading import CallReader, Calls, Signature, dump
+from minicpm_core.dialects.scanning import Scanner, Wait
 from minicpm_core.dialects.texts import branches, is_text, list_tools, read_text, split, write_response, write_text
 from minicpm_core.schema_expansion import Schema
-from minicpm_core.schemas import lark_json, to_json_schema
 from minicpm_core.tools import Tool
 
+STYLE = Style(dump)
 END = "\n</parameter>"
 EXTRA_NAME = "/[A-Za-z_][A-Za-z0-9_.-]{0,31}/"
 
@@ -42,7 +42,7 @@ def write_grammar(tools: Sequence[Tool], *, room: int, parallel: bool, marker: M
 def _value(rules: Rules, node: Schema) -> str:
     texts, json_too = split(node)
     end = quote(END + "\n")
-    forms = [f"{lark_json(to_json_schema(node))} {end}"] if json_too else []
+    forms = [f"{value(rules, node, STYLE)} {end}"] if json_too else []
     for branch in texts:
         if "enum" in branch:
             forms += [f"{quote(text)} {end}" for text in branch["enum"]]
@@ -76,14 +76,9 @@ def _read_call(scanner: Scanner, calls: Calls) -> Wait[None]:
     name, _ = yield from scanner.until(">")
     calls.open(name.strip())
     while True:
-        yield from scanner.skip()
-        tag = yield from scanner.starts("<parameter=", "</function>")
-        if tag == "</function>":
-            return (yield from scanner.expect("</tool_call>"))
-        if not tag:
-            if scanner.closed:
-                raise Cut
-            raise Problem(f"a parameter or the call's end expected, found {scanner.text[scanner.at :][:20]!r}")
+        if (yield from scanner.expect("<parameter=", "</function>")) == "</function>":
+            yield from scanner.expect("</tool_call>")
+            return
         key, _ = yield from scanner.until(">")
         node = calls.begin(key.strip())
         yield from scanner.starts("\n")

@@ -88,13 +88,14 @@ class Scanner:
         yield from self.span(_SPACES)
         return (yield from self.peek())
 
-    def expect(self, word: str) -> Wait[None]:
-        """Take a word that has to come next, after white space."""
+    def expect(self, *words: str) -> Wait[str]:
+        """Take and return the one of the words that has to come next, after white space."""
         yield from self.skip()
-        if not (yield from self.starts(word)):
-            if self.closed and self.at >= len(self.text):
-                raise Cut
-            raise Problem(f"{word!r} expected, found {self.text[self.at : self.at + 20]!r}")
+        if found := (yield from self.starts(*words)):
+            return found
+        if self.closed and any(word.startswith(self.text[self.at :]) for word in words):
+            yield from self.more()
+        raise Problem(f"{' or '.join(map(repr, words))} expected, found {self.text[self.at : self.at + 1]!r}")
 
     def until(self, *ends: str, emit: Callable[[str], None] | None = None, keep: bool = False) -> Wait[tuple[str, str]]:
         """Return the text before the first of the ends, and that end; `emit` gets the text as soon as it is certain."""
