@@ -128,7 +128,7 @@ def test_a_structured_answer_follows_its_schema(engine: Engine, seed: int) -> No
 
 def test_tools_and_a_final_schema_in_one_grammar(engine: Engine) -> None:
     kinds = set()
-    for seed in range(8):
+    for seed in range(4):
         answer = engine.generate(ASK, sampling=drawn(seed), tools=TOOLS, response_schema=SCHEMA)
         if answer.tool_calls:
             assert answer.content == ""
@@ -186,8 +186,8 @@ def test_a_call_that_is_cut_off_is_reported_and_never_whole(engine: Engine, monk
     script(monkeypatch, engine, text)
     whole = engine.generate(ASK, sampling=drawn(0, 1000), **options)
     assert [(call.arguments, call.error) for call in whole.tool_calls] == [(arguments, None)]
-    count = len(engine._vocabulary.grammar.encode(text))
-    for tokens in (1, 3, count - 20, count - 1):
+    inside = len(engine._vocabulary.grammar.encode(text[: text.index("abc") + 2]))
+    for tokens in (1, 3, inside):
         script(monkeypatch, engine, text)
         answer = engine.generate(ASK, sampling=drawn(0, tokens), **options)
         assert (answer.finish_reason, answer.content) == ("length", "")
