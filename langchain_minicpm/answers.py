@@ -72,11 +72,11 @@ class ChatChunkWriter:
         return pieces
 
     def _write_call(self, call: ToolCall) -> AIMessageChunk:
+        is_first = call.id not in self._arguments
         text = self._arguments[call.id] = self._arguments.get(call.id, "") + call.text
-        end = spoil(text) + " " + call.error if call.error else ""
-        piece = tool_call_chunk(
-            name=call.name or None, args=call.text + end, id=call.id if call.name else None, index=call.index
-        )
+        end = f"{spoil(text)} {call.error}" if call.error else ""
+        name, id_ = (call.name, call.id) if is_first else (None, None)
+        piece = tool_call_chunk(name=name, args=call.text + end, id=id_, index=call.index)
         return AIMessageChunk(content="", tool_call_chunks=[piece])
 
 

@@ -376,7 +376,7 @@ def test_random_weights_call_as_the_schema_says(name: str, toys: dict[str, Path]
 
 @pytest.mark.parametrize("name", TOYS)
 def test_a_call_without_room_is_reported(name: str, toys: dict[str, Path]) -> None:
-    chat = ChatMiniCPM(model=toys[name], seed=0, max_tokens=24, tool_choice="search")
+    chat = ChatMiniCPM(model=toys[name], seed=0, max_tokens=6, tool_choice="search")
     bound = chat.bind_tools([search])
     for answer in (bound.invoke("Find the lamp."), add(list(bound.stream("Find the lamp.")))):
         assert answer.tool_calls == []
