@@ -46,10 +46,7 @@ def _to_message(message: ChatMessage) -> Message:
         if isinstance(block, TextBlock):
             parts.append({"type": "text", "text": block.text})
         elif isinstance(block, ImageBlock):
-            picture = (
-                block.resolve_image().read() if block.image else block.path or block.url
-            )  # image: base64 or a file
-            parts.append({"type": "image", "image": picture, "mime_type": block.image_mimetype})
+            parts.append({"type": "image", "image": _read_picture(block), "mime_type": block.image_mimetype})
         elif isinstance(block, ThinkingBlock):
             reasoning.append(block.content or "")
         elif isinstance(block, ToolCallBlock):

@@ -27,7 +27,7 @@ from tests.conformance.llama_index_checks.running import RunningTests
 from tests.conformance.llama_index_checks.structured import StructuredTests
 from tests.conformance.llama_index_checks.tools import ToolTests
 
-__all__ = ["LLMTests", "list_checks"]
+__all__ = ["LLMTests", "describe_gates", "list_checks"]
 
 
 class LLMTests(

@@ -16,7 +16,7 @@ from tests.toy_families import write_family
 from tests.toy_minicpmv import write_minicpmv
 from tests.toy_vision import write_native
 
-LONG = {"grammar": "start: /[a-z ]{200}/", "max_tokens": 150}
+LONG = {"grammar": "start: /[a-z ]{100}/", "max_tokens": 80}
 
 
 @contextmanager
@@ -43,7 +43,7 @@ class MiniCPMTests(LLMTests):
     has_logprobs = True
     secret_params = {"api_key": "sk-very-secret"}  # noqa: RUF012
     long_options = LONG
-    caller_params = {"max_tokens": 400}  # noqa: RUF012
+    caller_params = {"max_tokens": 240}  # noqa: RUF012
 
     def count_work(self, llm: Any) -> Any:
         return count_steps(llm)
@@ -51,7 +51,7 @@ class MiniCPMTests(LLMTests):
     def create_react_llm(self, tools: list[Any]) -> Any:
         from llamaindex_minicpm import react_grammar
 
-        return self.create(grammar=react_grammar(tools, thought_tokens=40, room=80), max_tokens=300)
+        return self.create(grammar=react_grammar(tools, thought_tokens=20, room=40), max_tokens=160)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ class ToyTests(MiniCPMTests):
 
     @pytest.fixture(autouse=True)
     def _checkpoint(self, folders: dict[str, Path]) -> None:
-        self.llm_params = {"model": folders[self.dialect], "temperature": 0, "max_tokens": 40}
+        self.llm_params = {"model": folders[self.dialect], "temperature": 0, "max_tokens": 32}
 
 
 class TestMiniCPM5(ToyTests):

@@ -55,7 +55,10 @@ class AgentTests(Conformance):
         """An error of a tool becomes a result that the agent goes on with."""
         self.need("has_tool_calling", "has_tool_choice")
         agent = FunctionAgent(
-            tools=make_tools(fail), llm=self.create(), initial_tool_choice="fail", early_stopping_method="generate"
+            tools=make_tools(fail),
+            llm=self.create_caller(),
+            initial_tool_choice="fail",
+            early_stopping_method="generate",
         )
         output, events = await run(agent, "Use the tool", max_iterations=2)
         results = [event for event in events if isinstance(event, ToolCallResult)]

@@ -48,7 +48,7 @@ class HistoryTests(Conformance):
         response = llm.chat_with_tools(tools, user_msg=self.request, tool_required=True)
         (call,) = llm.get_tool_calls_from_response(response)
         history = [*self.ask(self.request), response.message, _result(call.tool_id, "5")]
-        assert llm.chat_with_tools(tools, chat_history=history).message.blocks
+        assert self.create().chat_with_tools(tools, chat_history=history).message.blocks
 
     def test_parallel_results_in_the_history(self) -> None:
         """Two calls in one message and their two results are understood."""

@@ -137,7 +137,7 @@ class ToolTests(Conformance):
     def test_choice_none(self) -> None:
         """tool_choice="none" gives text and no call."""
         self.need("has_tool_calling", "has_tool_choice")
-        llm = self.create_caller()
+        llm = self.create()
         response = llm.chat_with_tools(make_tools(), user_msg=self.request, tool_choice="none")
         assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
         assert text_of(response)
@@ -145,7 +145,7 @@ class ToolTests(Conformance):
     def test_no_call_is_an_error_on_request(self) -> None:
         """A response without calls gives [] or, with error_on_no_tool_call, a ValueError."""
         self.need("has_tool_calling")
-        llm = self.create_caller()
+        llm = self.create()
         response = llm.chat(self.ask())
         assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
         with pytest.raises(ValueError, match=r"(?s)."):
@@ -223,7 +223,7 @@ class ToolTests(Conformance):
         self.need("has_token_usage")
         options, llm = self._required(), self.create_caller()
         usage = llm.chat_with_tools(make_tools(), **options).raw["usage"]
-        assert usage["prompt_tokens"] > llm.chat(self.ask(self.request)).raw["usage"]["prompt_tokens"]
+        assert usage["prompt_tokens"] > self.create().chat(self.ask(self.request)).raw["usage"]["prompt_tokens"]
         assert usage["completion_tokens"] > 0
 
     def test_raw_of_calls_is_plain(self) -> None:
