@@ -20,7 +20,7 @@ from langchain_minicpm.convert import to_template
 from langchain_minicpm.profiles import read_profile
 from langchain_minicpm.settings import PER_CALL, MiniCPMSettings
 from langchain_minicpm.structured import Method, SchemaLike, build_structured
-from langchain_minicpm.tools import ToolLike, to_response_schema, to_tool, to_tool_choice
+from langchain_minicpm.tools import ToolLike, to_response_format, to_response_schema, to_tool, to_tool_choice
 from minicpm_core.types import Chunk
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
             options["tool_choice"] = choice
         if parallel_tool_calls is not None:
             options["parallel_tool_calls"] = parallel_tool_calls
+        if "response_format" in options:
+            options["response_format"] = to_response_format(options["response_format"])
         return self.bind(**self._check_bound(options))
 
     def with_structured_output(

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
-from langchain_minicpm.tools import ToolLike, to_json_schema, to_tool
+from langchain_minicpm.tools import ToolLike, to_json_schema, to_response_format, to_tool
 from minicpm_core.types import IncompleteOutputError
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def build_structured(
         name = tool["function"]["name"]
         bound = model.bind_tools([tool], tool_choice=name, parallel_tool_calls=False, **options)
     else:
-        response_format: dict[str, Any] = {"name": json_schema.get("title", "response"), "schema": json_schema}
+        response_format = to_response_format(json_schema)
         if strict is not None:
-            response_format["strict"] = strict
-        options["response_format"] = {"type": "json_schema", "json_schema": response_format}
+            response_format["json_schema"]["strict"] = strict
+        options["response_format"] = response_format
         bound = model.bind_tools(tools or [], **options)
     parser = StructuredOutputParser(json_schema=json_schema, schema_class=_model_class(schema), tool_name=name)
     if include_raw:

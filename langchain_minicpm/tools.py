@@ -120,6 +120,15 @@ def to_response_schema(response_format: Any) -> dict[str, Any] | None:
     return None if response_format is None else to_json_schema(response_format)
 
 
+def to_response_format(response_format: Any) -> dict[str, Any]:
+    """Return OpenAI's form of a response_format, whose text tells one schema from another in traces and caches."""
+    forms = ("json_schema", "json_object", "text")
+    if isinstance(response_format, Mapping) and response_format.get("type") in forms:
+        return dict(response_format)
+    schema = to_json_schema(response_format)
+    return {"type": "json_schema", "json_schema": {"name": schema.get("title", "response"), "schema": schema}}
+
+
 def to_json_schema(schema: Any) -> dict[str, Any]:
     """Return the JSON schema of a pydantic class, TypedDict, dict or tool.
 
