@@ -139,13 +139,13 @@ class _Expansion:
                 raise Endless(path)
             trail = (*trail, ref)
             parts.insert(0, self.resolve(ref, path))
+        before: Schema = {}
         for part in parts:
-            if part is False:
-                raise Impossible(f"{path}: false allows no value")
+            other = part
             if isinstance(part, dict):
                 other, trail = self.flatten(part, path, trail)
-                flat = join(other, flat, path)
-        return flat, trail
+            before = join(before, other, path)
+        return join(before, flat, path), trail
 
     def resolve(self, ref: Any, path: str) -> Any:
         """Return the part of the root schema that a JSON pointer names (RFC 6901)."""

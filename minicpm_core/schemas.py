@@ -154,8 +154,11 @@ def _share_number(node: Schema) -> Schema:
         least = -LARGEST if most is None or most > -LARGEST else most - LARGEST
     if most is None:
         most = LARGEST if least < LARGEST else least + LARGEST
-    new = {key: value for key, value in node.items() if key == "type" or key.startswith("exclusive")}
-    new |= {"minimum": max(least, -MAX_INTEGER), "maximum": min(most, MAX_INTEGER)}
+    limit = MAX_INTEGER if node["type"] == "integer" else LARGEST
+    new = {key: node[key] for key in ("exclusiveMinimum", "exclusiveMaximum") if abs(node.get(key, limit)) < limit}
+    new |= {"type": node["type"], "minimum": max(least, -limit), "maximum": min(most, limit)}
+    if new["minimum"] > new["maximum"]:
+        return {"enum": [least / 2 + most / 2]}
     if node["type"] == "integer":
         # The automaton of a step has a state per remainder: 1000003 takes seconds.
         return new | ({"multipleOf": step} if step != 1 and step and step <= 200 else {})

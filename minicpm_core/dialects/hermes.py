@@ -21,8 +21,7 @@ def _grammar(tools: Sequence[Tool], room: int, parallel: bool, start: str, end: 
     most, each = count_calls(room, parallel)
     rules = Rules()
     bodies = [
-        quote(dump(tool.name) + ', "arguments": ') + " " + value(rules, arguments(tool, each), STYLE)
-        for tool in tools
+        quote(dump(tool.name) + ', "arguments": ') + " " + value(rules, arguments(tool, each), STYLE) for tool in tools
     ]
     one = rules.add(f"{start} ({' | '.join(map(rules.add, bodies))}) {end}")
     return rules.text(one if most == 1 else f'{one} ("\\n" {one}){{0,{most - 1}}}')
