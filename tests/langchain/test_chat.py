@@ -344,6 +344,26 @@ def test_the_profile_is_known_before_anything_is_loaded(toy: Path, monkeypatch: 
     assert ChatMiniCPM(model="not/downloaded").profile is None
 
 
+def test_the_profile_tells_agents_what_the_model_can_do(toy: Path, tmp_path: Path) -> None:
+    profile = ChatMiniCPM(model=toy).profile
+    for ability in ("tool_calling", "tool_choice", "tool_call_streaming", "structured_output", "reasoning_output"):
+        assert profile[ability] is True, ability
+    assert profile["image_tool_message"] is False
+    assert ChatMiniCPM(model=str(write_native(tmp_path, "minicpmv4_6"))).profile["image_tool_message"] is True
+
+
+def test_the_cache_tells_tools_and_schemas_apart(chat: ChatMiniCPM) -> None:
+    schema = {"title": "A", "type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    other = schema | {"properties": {"a": {"type": "null"}}}
+    cached = ChatMiniCPM(engine=chat.load_engine(), temperature=0, max_tokens=64, cache=InMemoryCache())
+    for _ in range(2):
+        assert cached.with_structured_output(schema).invoke(QUESTION) in ({"a": True}, {"a": False})
+        assert cached.with_structured_output(other).invoke(QUESTION) == {"a": None}
+        call = cached.bind_tools([schema], tool_choice="any", parallel_tool_calls=False).invoke(QUESTION)
+        assert call.tool_calls[0]["name"] == "A"
+    assert len(cached.cache._cache) == 3
+
+
 def test_tokens_are_counted_by_the_models_own_tokenizer_and_template(chat: ChatMiniCPM, engine: Engine) -> None:
     text = "保修期为两年。 The lamp."
     ids = engine.tokenizer.encode(text, add_special_tokens=False)
