@@ -168,11 +168,11 @@ PARTS = st.one_of(
         [
             *TEXTS,
             "<function", ' name="', "f", "g", '">', "<param", "</param>", "</function>", "<![CDATA[", "]]>", "\u0120",
-            "<arguments>", "<tool_call>", "</tool_call>", "<function=f>", "<parameter=s>", "\n</parameter>", "<function=",
-            '{"name": "f", "arguments": {', '"s": ', '"n": ', "}", "{", "[", "]", "(", ")", ",", ":", "=", "'", '"', '"""',
+            "<arguments>", "<tool_call>", "</tool_call>", "<function=f>", "<parameter=s>", "\n</parameter>", "`",
+            '{"name": "f", "arguments": {', '"s": ', "}", "{", "[", "]", "(", ")", ",", ":", "=", "'", '"', '"""',
             "<|tool_call_start|>", "<|tool_call_end|>", "```python", "```", "f(", "s=", "\\", "\\u", "\\ud83d", "\\N{",
             "\\x4", "1e999", "NaN", "-", "9" * 50, "True", "None", "\ud83d", "\x00", "\r", "\u2028", "lambda: 1",
-            "__import__('os').system('false')", "open('x', 'w')", "f'{1}'", "1 if 1 else 2", "[x for x in (1,)]", "`ls`",
+            "__import__('os').system('false')", "open('x', 'w')", "f'{1}'", "1 if 1 else 2", "[x for x in (1,)]",
         ]
     ),
     st.text(max_size=4),

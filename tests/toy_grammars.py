@@ -56,7 +56,7 @@ class Tokens:
 def demo_tokens() -> Tokens:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(DEMO)
     special = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
-    # llguidance takes forced text that spells a special token for that token, and then refuses it: give them other names.
+    # llguidance takes forced text that spells a special token for that token, then refuses it: hide the names.
     given = json.loads(tokenizer.backend_tokenizer.to_str())
     for token in given["added_tokens"]:
         hidden = f"\ue000{token['id']}\ue000"

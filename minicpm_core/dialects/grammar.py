@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 from minicpm_core.dialects.reading import expand_parameters
-from minicpm_core.schema_expansion import MAX_COUNT, Schema
-from minicpm_core.schemas import can_compile, lark_json, share
+from minicpm_core.schema_bounds import can_compile, lark_json, share
+from minicpm_core.schema_expansion import MAX_COUNT
+from minicpm_core.schema_joining import Schema
 from minicpm_core.tools import Tool
 
 

@@ -11,7 +11,8 @@ from minicpm_core.dialects.grammar import Rules, Style, arguments, quote, sequen
 from minicpm_core.dialects.reading import CallReader, Calls, Signature
 from minicpm_core.dialects.scanning import Problem, Scanner, Wait
 from minicpm_core.dialects.texts import branches, is_text, list_tools, read_text, split, write_response, write_text
-from minicpm_core.schema_expansion import Schema, walk
+from minicpm_core.schema_expansion import walk
+from minicpm_core.schema_joining import Schema
 from minicpm_core.tools import Tool
 
 # U+0120 is how byte-level tokenizers show a space; models lose or leak it inside tags.
@@ -61,7 +62,7 @@ def _value(rules: Rules, node: Schema) -> str:
     forms = [form for branch in texts for form in _text(rules, branch)]
     if json_too:
         forms.append(value(rules, node, BARE))
-        if any(part.get("type") == "string" or "key" in part for part in walk(node)):
+        if any(part.get("type") in ("string", "object") or "enum" in part for part in walk(node)):
             forms.append(f'"<![CDATA[" {value(rules, node, SECTION)} "]]>"')
     return rules.add(" | ".join(forms))
 
@@ -94,8 +95,7 @@ def write_calls(calls: Sequence[Call], tools: Sequence[Tool] = ()) -> str:
         for key, part in given.items():
             node = signature.parameter(key) if signature else None
             text = write_text(node, part)
-            bare = node is not None and not isinstance(part, str)
-            wrapped = _dump(part) if bare else _wrap(text)
+            wrapped = _wrap(text if isinstance(part, str) else _dump_section(part))
             texts.append(f'<param name="{key}">{wrapped}</param>')
         texts.append("</function>")
     return "".join(texts)

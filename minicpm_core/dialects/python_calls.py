@@ -15,7 +15,7 @@ from minicpm_core.dialects.grammar import Rules, Style, arguments, quote, sequen
 from minicpm_core.dialects.reading import CallReader, Calls, expand_parameters
 from minicpm_core.dialects.scanning import Problem, Scanner, Wait
 from minicpm_core.dialects.texts import branches, read_literal
-from minicpm_core.schema_expansion import Schema
+from minicpm_core.schema_joining import Schema
 from minicpm_core.tools import Tool
 
 START, END, FENCE = "<|tool_call_start|>", "<|tool_call_end|>", "```"
@@ -131,7 +131,10 @@ def _read_call(
         if not first:
             yield from scanner.more()
         word = yield from scanner.span(NAME)
-        if word and (yield from scanner.skip()) == "=":
+        sign = yield from scanner.skip()
+        if not sign:
+            yield from scanner.more()
+        if word and sign == "=":
             scanner.take(1)
             first = yield from scanner.skip()
             name = unicodedata.normalize("NFKC", word)

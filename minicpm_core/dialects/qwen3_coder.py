@@ -9,7 +9,7 @@ from minicpm_core.dialects.grammar import Rules, Style, arguments, quote, sequen
 from minicpm_core.dialects.reading import CallReader, Calls, Signature, dump
 from minicpm_core.dialects.scanning import Scanner, Wait
 from minicpm_core.dialects.texts import branches, is_text, list_tools, read_text, split, write_response, write_text
-from minicpm_core.schema_expansion import Schema
+from minicpm_core.schema_joining import Schema
 from minicpm_core.tools import Tool
 
 STYLE = Style(dump)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minicpm_core.dialects.scanning import LONE, Cut, Problem, Scanner, Wait
-from minicpm_core.schema_expansion import Schema, expand
-from minicpm_core.schemas import find_error, make_check, to_json_schema
+from minicpm_core.schema_bounds import to_json_schema
+from minicpm_core.schema_expansion import expand
+from minicpm_core.schema_joining import Schema
+from minicpm_core.schemas import find_error, make_check
 from minicpm_core.tools import Tool
 from minicpm_core.types import ToolCall
 

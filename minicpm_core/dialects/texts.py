@@ -8,8 +8,8 @@ import math
 from typing import Any
 
 from minicpm_core.dialects.reading import dump, load, read_error
-from minicpm_core.schema_expansion import Schema
-from minicpm_core.schemas import FORMATS, SHORTEST
+from minicpm_core.schema_bounds import FORMATS, SHORTEST
+from minicpm_core.schema_joining import Schema
 
 MAX_LITERAL = 100_000
 """Characters of a Python value beyond which it is refused."""
