@@ -29,7 +29,8 @@ class MiniCPMLLM(MiniCPMSettings, BaseLLM):
 
     Invoke, stream, async:
         `llm.invoke("Hello")`, `llm.stream(...)`, `llm.ainvoke(...)`, `llm.astream(...)`, `llm.batch([...])`. The answer
-        never contains the prompt; reasoning is in `generation_info["reasoning_content"]` of `llm.generate([...])`.
+        never contains the prompt; reasoning and, with `logprobs=True`, log probabilities are in `generation_info` of
+        `llm.generate([...])`. Several prompts are answered side by side, 8 at a time.
     """
 
     model_config = ConfigDict(extra="forbid")
