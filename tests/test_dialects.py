@@ -336,3 +336,23 @@ def test_system_texts_name_the_tools_and_the_form(dialect: Dialect):
         assert [json.loads(line)["name"] for line in lines] == ["get-weather", "noop", "天気.v2"]
         assert json.loads(lines[0])["parameters"] == PARAMETERS
     assert dialect.opening in text
+
+
+def test_text_that_another_branch_does_not_allow_stays_text():
+    values = []
+    for text in ("9", "12", '"9"', "x", "[9]"):
+        call = f'<function name="get-weather"><param name="city">a</param><param name="first name">{text}</param></function>'
+        (found,) = read(MINICPM5.reader(TOOLS), [call])
+        assert found.error is None
+        values.append((found.arguments or {})["first name"])
+    assert values == [9, "12", "9", "x", "[9]"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda row: row.name)
+def test_a_required_string_is_not_empty(dialect: Dialect):
+    grammar = grammar_of(dialect, TOOLS, demo_tokens(), 400, False)
+    takes = [
+        accepted(grammar, dialect.write_calls([("get-weather", {"city": city})], TOOLS), demo_tokens()) == ""
+        for city in ("", "a")
+    ]
+    assert takes == [False, True]
