@@ -341,7 +341,8 @@ def test_system_texts_name_the_tools_and_the_form(dialect: Dialect):
 def test_text_that_another_branch_does_not_allow_stays_text():
     values = []
     for text in ("9", "12", '"9"', "x", "[9]"):
-        call = f'<function name="get-weather"><param name="city">a</param><param name="first name">{text}</param></function>'
+        start = '<function name="get-weather"><param name="city">a</param><param name="first name">'
+        call = f"{start}{text}</param></function>"
         (found,) = read(MINICPM5.reader(TOOLS), [call])
         assert found.error is None
         values.append((found.arguments or {})["first name"])
