@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.rate_limiters import InMemoryRateLimiter
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from pydantic import BaseModel, Field
 
 from langchain_minicpm import ChatMiniCPM, MiniCPMLLM
@@ -129,13 +132,36 @@ async def test_the_rate_is_limited() -> None:
     assert sum(taken) == 6
 
 
-async def test_streamed_inputs_do_not_hold_up_the_others() -> None:
+async def test_inputs_of_a_batch_can_be_streamed() -> None:
     engine = scripted()
     chat = ChatMiniCPM(engine=engine)
     for answers in await ways(chat, ["a", "b"], stream=True):
         assert [a.content for a in answers] == ["yes", "yes"]
     assert engine.batches == []
     assert len(engine.asked) == 4
+
+
+def test_a_streamed_input_does_not_hold_up_the_others() -> None:
+    class Listening(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
+        def tap_output_iter(self, run_id: Any, output: Any) -> Any:
+            return output
+
+        def tap_output_aiter(self, run_id: Any, output: Any) -> Any:
+            return output
+
+    class Waiting(ScriptedEngine):
+        def stream(self, messages: Any, **options: Any) -> Iterator[Chunk]:
+            assert answered.wait(30), "the others wait for the streamed input"
+            yield from super().stream(messages, **options)
+
+        def generate_batch(self, prompts: list[Any], **options: Any) -> list[Chunk]:
+            answered.set()
+            return super().generate_batch(prompts, **options)
+
+    answered = threading.Event()
+    chat = ChatMiniCPM(engine=Waiting(Chunk("yes", finish_reason="stop")))
+    answers = chat.batch(["a", "b", "c"], [{}, {"callbacks": [Listening()]}, {}])
+    assert [a.content for a in answers] == ["a: yes", "yes", "c: yes"]
 
 
 async def test_a_callback_may_ask_the_model_itself() -> None:
