@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,15 +42,18 @@ class GrammarTokenizer:
         self._stop_ids = sorted(i for i in stop_ids if i < len(tokenizer))
         self._made: Any = None
         self._special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._parts = re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True))) or "(?!)")
 
     @property
     def made(self) -> Any:
         """The LLTokenizer."""
         if self._made is None:
-            from llguidance.hf import from_tokenizer
+            from llguidance import LLTokenizer
 
             with self._lock:
-                self._made = self._made or from_tokenizer(self._tokenizer, eos_token=self._stop_ids)
+                if self._made is None:
+                    text = _hide_special(self._tokenizer.backend_tokenizer.to_str())
+                    self._made = LLTokenizer(text, n_vocab=len(self._tokenizer), eos_token=self._stop_ids)
         return self._made
 
     def marker(self, text: str) -> str:
@@ -72,11 +76,16 @@ class GrammarTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, special tokens included."""
-        return list(self.made.tokenize_str(text, parse_special=True))
+        ids: list[int] = []
+        at = 0
+        for match in self._parts.finditer(text):
+            ids += [*self.made.tokenize_str(text[at : match.start()]), self._special[match[0]]]
+            at = match.end()
+        return ids + list(self.made.tokenize_str(text[at:]))
 
     def read_bytes(self, token: int) -> bytes:
         """Return the bytes that a token stands for, of a special token those of its name."""
-        if self.made.is_special_token(token):
+        if token in self._special.values():
             return self.decode([token]).encode()
         return bytes(self.made.decode_bytes([token]))
 
@@ -214,3 +223,21 @@ class Guide:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise RuntimeError(f"the grammar could not be followed: {self._matcher.get_error()}")
+
+
+def _hide_special(tokenizer: str) -> str:
+    """Return a tokenizer's JSON with other names for its special tokens.
+
+    llguidance writes forced text that spells a special token as that token, which ends the turn or vanishes; under a
+    name that no text holds it is only reached by its id.
+    """
+    given = json.loads(tokenizer)
+    vocabulary = given["model"].get("vocab")
+    for token in given["added_tokens"]:
+        if token["special"]:
+            hidden = f"\ue000{token['id']}\ue001"
+            if isinstance(vocabulary, dict) and token["content"] in vocabulary:
+                vocabulary[hidden] = vocabulary.pop(token["content"])
+            token["content"] = hidden
+    given |= {"post_processor": None, "padding": None, "truncation": None}
+    return json.dumps(given)

@@ -152,6 +152,21 @@ def test_a_grammar_that_cannot_be_read_is_a_clear_error(grammar: GrammarTokenize
         grammar.compile("start: nowhere")
 
 
+@pytest.mark.parametrize("text", ["<|im_end|>", "a<|im_start|>b", "x</s>"])
+def test_forced_text_that_spells_a_special_token_stays_text(grammar: GrammarTokenizer, text: str) -> None:
+    run = Run(grammar, Constraint(lambda room: f'start: "{text}" "!"'), [])
+    assert run.grammar.decode(run.ids) == text + "!"
+    assert not {0, 1, 2, 3} & set(run.ids)
+    assert run.guide.ended
+
+
+def test_special_tokens_are_found_in_texts(grammar: GrammarTokenizer) -> None:
+    ids = grammar.encode("dog<|im_start|>dog<|im_end|>")
+    assert (ids.count(2), ids[-1], grammar.decode(ids)) == (1, 3, "dog<|im_start|>dog<|im_end|>")
+    run = Run(grammar, Constraint(lambda room: 'start: <[2]> "dog"'), [])
+    assert run.ids == grammar.encode("<|im_start|>dog")
+
+
 def test_markers_are_special_tokens_where_the_tokenizer_has_them(grammar: GrammarTokenizer) -> None:
     assert grammar.marker("<|im_start|>") == "<[2]>"
     assert grammar.marker("</think>") == '"</think>"'  # an added token, not a special one

@@ -13,13 +13,15 @@ START, END = "<!-- families: python -m tools.family_table -->\n", "<!-- /familie
 
 def make_table() -> str:
     """Return the Markdown table: a row per family and retrieval model, then the kinds that are refused and why."""
-    lines = ["| family | checkpoints | runs as (transformers) | pictures | thinking |", "|---|---|---|---|---|"]
+    head = ("family", "checkpoints", "runs as (transformers)", "pictures", "thinking", "tool calls")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in FAMILIES:
         marks = ["yes" if has else "-" for has in (row.vision is not None, row.thinking)]
+        marks.append(row.dialect.name)
         lines.append(f"| `{row.name}` | {row.covers} | `{row.model_class}` | {' | '.join(marks)} |")
     for kind, rows in (("embeddings", EMBEDDERS), ("reranking", RERANKERS)):
-        lines += [f"| `{row.name}` | {row.covers} | {kind}: the base model's class | - | - |" for row in rows]
-    lines += [f"| - | {kind.covers} | refused: {kind.reason.split(';')[0]} | - | - |" for kind in UNSUPPORTED]
+        lines += [f"| `{row.name}` | {row.covers} | {kind}: the base model's class | - | - | - |" for row in rows]
+    lines += [f"| - | {kind.covers} | refused: {kind.reason.split(';')[0]} | - | - | - |" for kind in UNSUPPORTED]
     return "\n".join(lines) + "\n"
 
 
