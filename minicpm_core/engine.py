@@ -190,7 +190,7 @@ class Engine:
         opened = family.thinking and text.rstrip().endswith(THINK[0])
         characters = min(max(len(text) / len(prompt_ids), 0.5), 4.0)  # a picture's slots are tokens of many characters
         constraint = plan.constrain(self._vocabulary.grammar.marker, characters)
-        if constraint:  # what is wrong with it is told before the request waits
+        if constraint and not constraint.forbidden:  # what is wrong with it is told before the request waits
             self._vocabulary.grammar.compile(constraint.write(chosen.max_new_tokens or room))
         return Request(
             tuple(prompt_ids),

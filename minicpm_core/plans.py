@@ -31,6 +31,7 @@ class AnswerPlan:
         parallel: there may be several calls.
         schema: the JSON schema of the answer where it is no call.
         grammar: a grammar of the whole answer, instead of tools and schema.
+        forbidden: calls were asked not to come, though the conversation may be full of them.
     """
 
     dialect: Dialect
@@ -40,6 +41,7 @@ class AnswerPlan:
     parallel: bool = True
     schema: Mapping[str, Any] | None = None
     grammar: str | None = None
+    forbidden: bool = False
 
     @property
     def openings(self) -> tuple[str, ...]:
@@ -82,6 +84,8 @@ class AnswerPlan:
             return Constraint(write)
         if self.callable:
             return Constraint(write, opening=self.dialect.opening)
+        if self.forbidden and self.dialect.opening[0] != "{":  # a brace begins other texts as well
+            return Constraint(write, opening=self.dialect.opening, forbidden=True)
         return None
 
 
@@ -108,7 +112,7 @@ def plan_answer(
             raise ValueError("grammar= describes the whole answer; leave out tools and response_schema")
         return AnswerPlan(dialect, grammar=grammar)
     if choice.mode == "none":  # a model that is shown tools would write calls nevertheless
-        return AnswerPlan(dialect, schema=schema)
+        return AnswerPlan(dialect, schema=schema, forbidden=bool(known))
     return AnswerPlan(dialect, known, choice.tools, choice.mode == "required", bool(parallel_tool_calls), schema)
 
 

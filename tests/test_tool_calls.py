@@ -216,6 +216,26 @@ def test_without_tools_a_call_is_text(engine: Engine, monkeypatch: pytest.Monkey
     assert (answer.content, answer.tool_calls, answer.finish_reason) == ("See: " + text, (), "stop")
 
 
+def test_a_call_that_is_forbidden_does_not_come(engine: Engine) -> None:
+    class Insisting(Sampler):
+        """Wants to write the opening of a call again and again."""
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.wishes = engine._vocabulary.grammar.encode(engine.family.dialect.opening) * 20
+            self.prompt = len(self._used)
+
+        def draw(self, logits: Any, allowed: Any = None) -> int:
+            place = len(self._used) - self.prompt
+            return next((wish for wish in self.wishes[place:] if logits[wish] > float("-inf")), 5)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minicpm_core.answers.Sampler", Insisting)
+        answer = engine.generate(ASK, tools=TOOLS, tool_choice="none", sampling=drawn(0, 40))
+        assert answer.tool_calls == ()
+        assert (engine.family.dialect.opening in answer.content) == (engine.family.dialect.name == "json")
+
+
 def test_a_stop_text_in_front_of_a_call_ends_the_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     text, _ = written(engine)
     script(monkeypatch, engine, "Let me STOP here.\n" + text)
