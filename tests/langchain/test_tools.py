@@ -10,6 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_core.utils.json import parse_partial_json
+from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
@@ -21,6 +22,8 @@ from langchain_minicpm.tools import to_tool
 from minicpm_core import Chunk, Usage
 from minicpm_core.types import ToolCall
 from tests.langchain.conftest import TOYS, ScriptedEngine, add
+
+in_beta = pytest.mark.filterwarnings("ignore:.*is in beta")
 
 
 @tool
@@ -297,6 +300,19 @@ async def test_a_call_against_its_schema_is_invalid() -> None:
         assert "query: too short" in f"{call['args']} {call['error']}"
 
 
+@in_beta
+async def test_the_events_of_a_stream_are_valid_and_add_up() -> None:
+    chat = ChatMiniCPM(engine=ScriptedEngine(*WHOLE))
+    stream = chat.stream_events("Hi", version="v3")
+    assert_valid_event_stream(list(stream))
+    asynchronous = await chat.astream_events("Hi", version="v3")
+    assert_valid_event_stream([event async for event in asynchronous])
+    for output in (stream.output, await asynchronous.output):
+        assert output.tool_calls == CALLS
+        assert [{k: b[k] for k in b if k not in ("index", "id")} for b in output.content_blocks[:2]] == BLOCKS[:2]
+
+
+@in_beta
 def test_the_events_of_a_stream_tell_half_calls_too() -> None:
     chat = ChatMiniCPM(engine=ScriptedEngine(*CUT))
     output = chat.stream_events("Hi", version="v3").output
