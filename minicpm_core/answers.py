@@ -11,7 +11,7 @@ from minicpm_core.decoding import MarkerSplitter, ReasoningSplitter, StopTexts, 
 from minicpm_core.guidance import Constraint, GrammarTokenizer, Guide
 from minicpm_core.logprobs import read_logprob
 from minicpm_core.sampler import Sampler
-from minicpm_core.types import Chunk, FinishReason, Sampling, TokenLogprob, ToolCall, Usage
+from minicpm_core.types import Chunk, FinishReason, Sampling, TokenLogprob, ToolCall, Usage, make_call_id
 
 if TYPE_CHECKING:
     from minicpm_core.families import Family
@@ -181,7 +181,8 @@ class Answer:
         if text and self._request.openings == ("",):
             if self._called:
                 return Chunk()
-            return Chunk(tool_calls=(ToolCall("call_begun", text=text, error="cut off before the tool's name"),))
+            begun = ToolCall(make_call_id(), text=text, error="cut off before the tool's name")
+            return Chunk(tool_calls=(begun,))
         return Chunk(self._stops.push(text))
 
     def _take(self, pieces: Sequence[ToolCall]) -> Chunk:

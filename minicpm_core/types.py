@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -74,6 +75,11 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def make_call_id() -> str:
+    """Return a new id of a tool call."""
+    return f"call_{secrets.token_hex(12)}"
 
 
 @dataclass(frozen=True)

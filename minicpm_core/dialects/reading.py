@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from minicpm_core.schema_expansion import expand
 from minicpm_core.schema_joining import Schema
 from minicpm_core.schemas import find_error, make_check
 from minicpm_core.tools import Tool
-from minicpm_core.types import ToolCall
+from minicpm_core.types import ToolCall, make_call_id
 
 CUT = "the call was cut off before its end"
 
@@ -72,7 +71,7 @@ class Calls:
 
     def attempt(self, scanner: Scanner, steps: Wait[None], *ends: str, keep: bool = False) -> Wait[None]:
         """Read one call with `steps`; after a problem go on behind the next of the `ends`."""
-        self.id, self.name, self.arguments, self.key = f"call_{secrets.token_hex(12)}", "", {}, ""
+        self.id, self.name, self.arguments, self.key = make_call_id(), "", {}, ""
         self.signature = None
         scanner.raw = []
         try:
