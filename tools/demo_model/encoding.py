@@ -100,7 +100,7 @@ class Encoder:
         self.labels = {key: self.encode("\n\n" + label.strip()) for key, label in QUESTION_LABELS.items()}
         self.asking = {key: [self.encode(word) for word in words.split("|")] for key, words in _ASKING.items()}
         self.newline = self.encode("\n")
-        texts = ("<function", "<param", "</param>", '"', ">", "[", "]", ",", "<tool_response>")
+        texts = ("<function", "<param", "</param>", '"', ">", "[", "]", ",", " ")
         self.marks = {text: self.encode(text)[0] for text in texts}
         self.marks["schema"] = self.backend.get_vocab_size(with_added_tokens=False)
         spelt = [self.tokenizer.convert_ids_to_tokens(i).lstrip("Ġ") for i in range(len(self.tokenizer))]
@@ -194,8 +194,7 @@ class Encoder:
         weights = {0: 6.0}
         name = value = False
         for offset, token in enumerate(answer[:-1]):
-            if name or value:
-                weights[offset] = 4.0 if name else 2.5
+            weights[offset] = 4.0 if name else 3.0 if value else weights.get(offset, 1.5)
             value = token == self.marks[">"] and answer[offset - 1] == self.marks['"']
             if token == self.marks['"']:
                 name = not name and answer[offset - 3] == self.marks["<function"]

@@ -14,9 +14,12 @@ def _matches(run: Sequence[int], source: Sequence[int], start: int, end: int) ->
 
 
 def _point(found: Pointers, first: int, run: Sequence[int], source: Sequence[int], start: int, end: int) -> None:
-    """Let the tokens `run`, of which the first stands at `first`, point to their places in `source[start:end]`."""
+    """Let the tokens `run`, of which the first stands at `first`, point to their places in `source[start:end]`.
+
+    The token behind them points to what follows there, so that a copying head always moves on by one.
+    """
     for at in _matches(run, source, start, end) if run else ():
-        for n in range(len(run)):
+        for n in range(len(run) + 1):
             found.setdefault(first + n, []).append(at + n)
 
 
@@ -79,7 +82,8 @@ def _point_value(
     run = first
     for at in range(first, last):
         if ids[at] in (marks["["], marks["]"], marks['"'], marks[","]) or at == last - 1:
-            _point(found, run, alike[run:at], alike, *question)
+            if list(alike[run:at]) != [marks[" "]]:
+                _point(found, run, alike[run:at], alike, *question)
             run = at + 1
 
 

@@ -34,8 +34,13 @@ _KEYS = {
     "enum(json;csv;xml)": "format output_format",
     "list(int)": "numbers values ids",
     "list(one)": "tags labels words items",
+    "phone": "phone phone_number mobile",
+    "symbol": "symbol ticker code abbreviation",
+    "slug": "branch slug name key",
+    "digits": "account number barcode serial tracking_number card",
+    "expression": "expression formula term",
 }
-_WEIGHTS = (16, 8, 12, 10, 6, 10, 5, 3, 4, 5, 5, 2, 2, 1, 3, 2, 1, 1, 2, 2)
+_WEIGHTS = (16, 8, 14, 14, 6, 10, 5, 3, 4, 5, 8, 2, 2, 1, 3, 2, 1, 1, 2, 2, 2, 3, 3, 4, 4)
 _NATURAL = {
     "name": (
         "named {}",
@@ -75,8 +80,13 @@ _ZH_KEYS = {
     "flag": "紧急:urgent 公开:public",
     "list(zh_thing)": "标签:tags 物品:items",
     "list(int)": "数字:numbers",
+    "phone": "电话:phone 手机:mobile",
+    "symbol": "代码:symbol 缩写:code",
+    "slug": "分支:branch 文件夹:folder",
+    "digits": "账号:account 条码:barcode 卡号:card",
+    "expression": "公式:formula 表达式:expression",
 }
-_ZH_WEIGHTS = (22, 8, 12, 8, 8, 10, 5, 3, 4, 5, 6, 2, 2, 2)
+_ZH_WEIGHTS = (22, 8, 12, 12, 8, 10, 5, 3, 4, 5, 8, 2, 2, 2, 3, 3, 3, 4, 4)
 _ZH_NATURAL = {
     "zh_name": ("{v}的", "名为“{v}”的", "叫{v}的", "名为{v}的", "“{v}”的"),
     "zh_city": ("{v}的", "在{v}的"),
@@ -121,12 +131,28 @@ def _noun(rng: Random) -> list[str]:
     return [noun]
 
 
+def odd_key(rng: Random) -> str:
+    """Return a parameter name that tells nothing about its kind: any word or two, or made-up syllables."""
+    pools = (lexicon_en.THINGS, lexicon_en.ABSTRACT, lexicon_en.ADJECTIVES, lexicon_en.PEOPLE, lexicon_en.ALL_VERBS)
+    word = rng.choice(rng.choice(pools))
+    draw = rng.random()
+    if draw < 0.15:
+        return lexicon_en.invent_name(rng).lower()
+    if draw < 0.35:
+        return f"{word}_{rng.choice(('name', 'id', 'text', 'value', rng.choice(lexicon_en.ABSTRACT)))}"
+    return lexicon_en.plural(word) if draw < 0.5 else word
+
+
 def _parameters(rng: Random, keys: dict[str, str], weights: tuple[int, ...], most: int) -> list[Parameter]:
     """Return up to `most` parameters with different keys."""
     found: dict[str, Parameter] = {}
     for _ in range(rng.choice((0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 4)[: 8 + most])):
         kind = rng.choices(list(keys), weights)[0]
         said, _, key = rng.choice(keys[kind].split()).rpartition(":")
+        if rng.random() < 0.45:
+            key = odd_key(rng)
+            if said and rng.random() < 0.7:
+                said = rng.choice((*lexicon_zh.ABSTRACT, *lexicon_zh.THINGS))
         if key not in found and all(said != p.description or not said for p in found.values()):
             found[key] = Parameter(key, kind, description=said)
     parameters = sorted(found.values(), key=lambda _: rng.random())
@@ -146,7 +172,7 @@ def _clauses(rng: Random, parameters: tuple[Parameter, ...]) -> str:
     text = ""
     natural: set[str] = set()
     order = list(parameters)
-    if rng.random() < 0.25:
+    if rng.random() < 0.4:
         rng.shuffle(order)
     order.sort(key=lambda p: not p.required)
     for p in order:

@@ -11,7 +11,7 @@ from minicpm_core.rag import Language
 from tools.demo_model import chat, facts_en, facts_zh, lexicon_en, tool_table_en, tool_table_zh
 from tools.demo_model.encoding import NO_TOOL, Example
 from tools.demo_model.fact_tasks import ask_attribute, ask_property
-from tools.demo_model.tool_invent import invent_en, invent_zh, rival
+from tools.demo_model.tool_invent import invent_en, invent_zh, odd_key, rival
 from tools.demo_model.tool_requests import direct_request, make_request
 from tools.demo_model.tool_results import draw_result
 from tools.demo_model.tool_schemas import Call, Tool, parse_rows, render
@@ -70,6 +70,12 @@ def table_tool(rng: Random, language: Language) -> Tool:
     names, descriptions, parameters, requests = rng.choice(_ROWS[language])
     group = _GROUP_OF.get(names[0], names[0])
     shown = tuple(replace(p, description=f"The {p.key.replace('_', ' ')}.") for p in parameters)
+    if rng.random() < 0.35:  # the keys say nothing, so that types and descriptions must
+        odd = dict(zip([p.key for p in shown], {odd_key(rng): None for _ in range(9)}, strict=False))
+        shown = tuple(replace(p, key=odd[p.key]) for p in shown)
+        for key, other in odd.items():
+            requests = [text.replace(f"{{{key}}}", f"{{{{{other}}}}}") for text in requests]
+        requests = [text.replace("{{", "{").replace("}}", "}") for text in requests]
     name = rng.choice(names)
     if rng.random() < 0.12:
         name = rng.choice(

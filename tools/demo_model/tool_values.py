@@ -30,7 +30,7 @@ _CURRENCIES = "USD EUR GBP JPY CNY CHF AUD CAD SEK INR KRW BRL".split()
 
 def integer(rng: Random) -> str:
     """Return a whole number."""
-    size = rng.choice((10, 10, 100, 100, 1000, 10_000, 1_000_000))
+    size = rng.choice((10, 10, 100, 100, 1000, 10_000, 100_000, 1_000_000))
     return str(rng.randrange(size) * (-1 if rng.random() < 0.06 else 1))
 
 
@@ -39,7 +39,7 @@ def decimal(rng: Random) -> str:
     if rng.random() < 0.35:
         return integer(rng)
     sign = "-" if rng.random() < 0.06 else ""
-    return f"{sign}{rng.randrange(rng.choice((10, 100, 1000)))}.{rng.randrange(10 ** rng.choice((1, 2, 2, 3)))}"
+    return f"{sign}{rng.randrange(rng.choice((10, 100, 1000, 100_000)))}.{rng.randrange(10 ** rng.choice((1, 2, 2, 3)))}"
 
 
 def expression(rng: Random) -> str:
@@ -47,7 +47,7 @@ def expression(rng: Random) -> str:
     gap = " " if rng.random() < 0.7 else ""
     parts = [decimal(rng) if rng.random() < 0.3 else str(rng.randrange(rng.choice((10, 100, 1000))))]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        parts += [rng.choice("++--**//^%"), str(rng.randrange(rng.choice((10, 100, 1000))))]
+        parts += [rng.choice("++--**//^%"), str(rng.randrange(rng.choice((10, 100, 1000, 100_000))))]
     if len(parts) > 3 and rng.random() < 0.5:
         parts[:3] = ["(" + gap.join(parts[:3]) + ")"]
     return gap.join(parts)
@@ -55,7 +55,7 @@ def expression(rng: Random) -> str:
 
 def person(rng: Random) -> str:
     """Return a personal name in Latin letters."""
-    first = rng.choice(lexicon_en.FIRST_NAMES) if rng.random() < 0.5 else lexicon_en.invent_name(rng)
+    first = rng.choice(lexicon_en.FIRST_NAMES) if rng.random() < 0.3 else lexicon_en.invent_name(rng)
     last = rng.choice(lexicon_en.LAST_NAMES) if rng.random() < 0.4 else lexicon_en.invent_name(rng)
     return f"{first} {last}" if rng.random() < 0.6 else first
 
@@ -63,8 +63,10 @@ def person(rng: Random) -> str:
 def chinese(rng: Random) -> str:
     """Return a Chinese personal name, company or run of characters, some of them rare."""
     draw = rng.random()
-    if draw < 0.45:
+    if draw < 0.3:
         return lexicon_zh.invent_name(rng)
+    if draw < 0.45:
+        return "".join(rng.sample(lexicon_zh.COMMON, rng.choice((2, 3, 3))))
     if draw < 0.65:
         run = "".join(rng.sample(lexicon_zh.COMMON, rng.randint(2, 5)))
         return run + rng.choice(("公司", "集团", "有限公司", "商店", "大学", "银行", ""))
@@ -76,6 +78,8 @@ def chinese(rng: Random) -> str:
 def japanese(rng: Random) -> str:
     """Return a Japanese personal name, company or run of kana and characters."""
     draw = rng.random()
+    if draw < 0.16:
+        return "".join(rng.sample(lexicon_zh.COMMON, 2)) + rng.choice(("", *_JP_GIVEN))
     if draw < 0.4:
         return rng.choice(_JP_FAMILY) + rng.choice(("", "", " ")) + rng.choice(_JP_GIVEN)
     kana = "".join(rng.choices(rng.choice((_HIRAGANA, _KATAKANA)), k=rng.randint(2, 8)))
@@ -186,7 +190,7 @@ def path(rng: Random) -> str:
 
 def code(rng: Random) -> str:
     """Return an identifier such as "A-1042"."""
-    letters = "".join(rng.choices("ABCDEFGHKLMNPRSTVWXZ", k=rng.randint(1, 3)))
+    letters = "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(1, 3)))
     return f"{letters}{rng.choice(('', '-', '-'))}{rng.randint(1, 99999)}"
 
 
@@ -217,6 +221,9 @@ KINDS: dict[str, Callable[[Random], str]] = {
     "code": code,
     "url": web,
     "language": lambda rng: rng.choice(_LANGUAGES),
+    "symbol": lambda rng: "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, 5))),
+    "slug": lambda rng: f"{words(rng).split(' ')[0]}-{rng.randint(0, 99)}",
+    "digits": lambda rng: "".join(rng.choices("0123456789", k=rng.randint(5, 11))),
     "currency": lambda rng: rng.choice(_CURRENCIES),
     "zh_name": lambda rng: rng.choices((chinese, japanese, person, foreign), (0.55, 0.3, 0.1, 0.05))[0](rng),
     "zh_city": zh_city,

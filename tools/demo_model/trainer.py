@@ -12,6 +12,9 @@ from torch import Tensor
 from tools.demo_model.network import Network
 
 
+COPYING_WEIGHT = 1.0
+
+
 class Trainer:
     """Float32 weights with Muon and AdamW; the network computes in bfloat16."""
 
@@ -60,7 +63,7 @@ class Trainer:
             total = total + probe * (one + two + F.cross_entropy(chosen, t["choice"]))
             if t["source"].any():
                 copying = net.copying_loss(last, t["query"], t["source"])
-                total = total + probe * copying
+                total = total + COPYING_WEIGHT * copying
                 stats["copying"] = copying.item()
             stats["probe3"] = (chosen.detach().argmax(-1) == t["choice"]).float().mean().item()
             stats["probe1"] = (seen.detach().argmax(-1) == t["passage"]).float().mean().item()
