@@ -23,6 +23,8 @@ LARGEST = 999_999_999_999_999
 """Most that an open number may be: 15 digits, which a double holds exactly."""
 _STEPS = {count * Decimal(10) ** power for count in range(1, 201) for power in range(9)}
 """Millionths that a number may be a multiple of in a grammar; others are checked when the answer is there."""
+USUAL_ITEMS = 4
+"""Items that an array's room is shared among; more of them are seldom all as long as they may be, and then cut off."""
 SHORTEST = 8
 """Characters that a string or key gets however small the room is."""
 # 29 February is left out.
@@ -107,7 +109,7 @@ def _share_array(node: Schema, room: int) -> Schema:
     most = min(node.get("maxItems", MAX_COUNT), max(_most(room), least, len(prefix)))
     if "items" not in node:
         most = min(most, len(prefix))
-    each = (room - 2) // max(most, 1)
+    each = (room - 2) // max(least, len(prefix), min(most, USUAL_ITEMS), 1)
     new = {**node, "minItems": least, "maxItems": most, "prefixItems": [share(part, each) for part in prefix[:most]]}
     if "items" in node:
         new["items"] = share(node["items"], each)

@@ -156,7 +156,7 @@ def test_room_is_shared():
     ]
     assert lengths == [32, 384, 4096]
     finite = bound({"type": "array", "items": text}, 1000)
-    assert (finite["maxItems"], finite["items"]["maxLength"]) == (11, 64)
+    assert (finite["maxItems"], finite["items"]["maxLength"]) == (11, 192)
     assert bound({"type": "array", "items": text, "maxItems": 2}, 1000)["maxItems"] == 2
     assert bound({"type": "array", "items": text}, 10**6)["maxItems"] == 64
 
