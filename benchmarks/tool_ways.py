@@ -28,8 +28,8 @@ class Measured:
         text: its words, or its JSON.
         tokens: of the answer.
         steps: of the model; the prompt's counts as one.
-        seconds: from the end of the prompt to the end of the answer.
-        model_seconds: of these, inside the model.
+        seconds: processor time from the end of the prompt to the end of the answer.
+        own_seconds: of these, outside the model.
         refused: why the question was not accepted; there is no answer then.
     """
 
@@ -38,41 +38,38 @@ class Measured:
     tokens: int = 0
     steps: int = 0
     seconds: float = 0.0
-    model_seconds: float = 0.0
+    own_seconds: float = 0.0
     refused: str = ""
 
 
 class Meter:
-    """Counts a model's forward calls, and times them."""
+    """Counts a model's forward calls, and times an answer in the process's processor time.
+
+    Other processes change that time little; what waits for a lock or for another thread is not in it.
+    """
 
     def __init__(self) -> None:
         self.steps = 1
-        self.model_seconds = 0.0
-        self._prompt_end = 0.0
-        self._end = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """From the end of the prompt to the end of the answer."""
-        return self._end - self._prompt_end
+        self.seconds = 0.0
+        self.own_seconds = 0.0
 
     @contextmanager
     def watch(self, model: Any, prompt_tokens: int) -> Iterator[None]:
         """Watch one answer; the calls that take the first `prompt_tokens` tokens read the prompt."""
         forward, left = model.forward, prompt_tokens
+        prompt_end = outside_since = 0.0
 
         @functools.wraps(forward)
         def counted(*args: Any, **options: Any) -> Any:
-            nonlocal left
-            began = time.perf_counter()
+            nonlocal left, prompt_end, outside_since
+            if left <= 0:
+                self.own_seconds += time.process_time() - outside_since
+                self.steps += 1
             result = forward(*args, **options)
-            ended = time.perf_counter()
+            outside_since = time.process_time()
             if left > 0:
                 left -= options["input_ids"].shape[-1]
-                self._prompt_end = ended
-            else:
-                self.steps += 1
-                self.model_seconds += ended - began
+                prompt_end = outside_since
             return result
 
         model.forward = counted
@@ -80,7 +77,9 @@ class Meter:
             yield
         finally:
             del model.forward  # the class's own is seen again
-            self._end = time.perf_counter()
+            end = time.process_time()
+            self.seconds = end - prompt_end
+            self.own_seconds += end - outside_since
 
 
 Way = Callable[[Case, str, Sampling], Measured]
@@ -129,7 +128,7 @@ def _generate(engine: Engine, prompt: Any, sampling: Sampling, **options: Any) -
 def _measured(answer: Chunk, meter: Meter, text: str) -> Measured:
     calls = [(call.name, call.arguments if call.is_valid else None) for call in answer.tool_calls]
     tokens = answer.usage.completion_tokens if answer.usage else 0
-    return Measured(calls, text, tokens, meter.steps, meter.seconds, meter.model_seconds)
+    return Measured(calls, text, tokens, meter.steps, meter.seconds, meter.own_seconds)
 
 
 class LangChainLocal:
@@ -154,7 +153,7 @@ class LangChainLocal:
         message = answer["raw"] if case.schema is not None else answer
         calls = [(call["name"], call["args"]) for call in message.tool_calls]
         calls += [(call["name"], None) for call in message.invalid_tool_calls]
-        return Measured(calls, message.content, meter.steps, meter.steps, meter.seconds, meter.model_seconds)
+        return Measured(calls, message.content, meter.steps, meter.steps, meter.seconds, meter.own_seconds)
 
     @staticmethod
     def _bind(chat: Any, case: Case) -> Any:
