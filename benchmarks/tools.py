@@ -48,8 +48,8 @@ COLUMNS = {
 LEGEND = """\
 refused: the class raised an error instead of answering. called: answers with a tool call (with a schema: all answers).
 valid: of these, all calls read and accepted by their JSON schemas. tokens, model steps: mean per answer, the prompt's
-reading counted as one step. Times are the process's processor time, torch with one thread. ms/token: from the end of the
-prompt to the end of the answer, median over answers; beside model: of that, outside the model's forward calls.
+reading counted as one step. Times are the process's processor time, torch with one thread. ms/token: from the end of
+the prompt to the end of the answer, median over answers; beside model: of that, outside the model's forward calls.
 grammar ms: to write and compile the grammar, median. Overhead of the grammar: beside model of "grammar, step by step"
 less that of "prompt alone" for the same request and seed, median over the cases that begin with the grammar."""
 REPEATS = 10
