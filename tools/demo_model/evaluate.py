@@ -28,7 +28,7 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerFast
     model: LlamaForCausalLM
 
-    def complete(self, prompts: Sequence[str], *, batch_size: int = 20, most: int = 160) -> list[str]:
+    def complete(self, prompts: Sequence[str], *, batch_size: int = 50, most: int = 160) -> list[str]:
         """Return what follows each prompt up to the end of the turn."""
         order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
         found = [""] * len(prompts)

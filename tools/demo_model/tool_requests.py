@@ -60,14 +60,20 @@ def draw_value(rng: Random, kind: str, language: str) -> tuple[str, str]:
         if kind == "flag" and rng.random() < 0.5:
             said = ("false", "true")[on]
         return said, ("false", "true")[on]
-    if kind in ("quoted", "zh_quoted", "program"):
+    if kind in ("quoted", "zh_quoted", "program", "question"):
         if kind == "program":
             shown = rng.choice(_CODE).format(
                 a=rng.randrange(100), b=rng.randrange(100), w=rng.choice(lexicon_en.THINGS)
             )
         else:
-            pick = rng.choice(("quoted", "words", "name")) if kind == "quoted" else rng.choice(("zh_text", "zh_name"))
+            pick = (
+                rng.choice(("quoted", "words", "name"))
+                if kind in ("quoted", "question")
+                else rng.choice(("zh_text", "zh_name"))
+            )
             shown = KINDS[pick](rng)
+        if kind == "question" or (kind == "quoted" and rng.random() < 0.15):
+            shown = shown.rstrip(".!?") + rng.choice("??!.")
         marks = [q for q in (_EN_QUOTES if language == "en" else _ZH_QUOTES) if not set(q) - set("{}") & set(shown)]
         return (rng.choice(marks) if marks else "“{}”").format(shown), shown
     if kind == "phone":
@@ -110,7 +116,7 @@ def direct_request(rng: Random, tool: Tool, language: str) -> tuple[str, Call]:
         if p.required or rng.random() < 0.4:
             value, shown = draw_value(rng, p.kind, language)
             arguments[p.key], said[p.key] = shown, value
-            literal = p.type != "string" or p.kind in ("quoted", "zh_quoted", "program")
+            literal = p.type != "string" or p.kind in ("quoted", "zh_quoted", "program", "question")
             typed[p.key] = (
                 shown
                 if p.type != "string"

@@ -60,4 +60,13 @@ run_python ~ execute_code|Run Python code.|code:program|Run the Python code {cod
 call_phone ~ phone_call ~ dial|Call a phone number.|number:phone|Call {number}. ~ Dial the number {number}. ~ Make a phone call to {number}.
 magic_function ~ secret_function ~ mystery_tool|Apply a magic function to an input. ~ A secret function.|input:int|What is the value of {tool}({input})? Use the tool. ~ Apply {tool} to {input}. ~ Use the magic function on {input}. ~ What does {tool} return for {input}?
 magic_value ~ magic_constant ~ secret_number|Calculate a magic value. ~ Return a secret number.||What is the value of {tool}()? Use the tool. ~ What is the magic value? ~ Call {tool}. ~ Tell me the secret number.
+solve ~ formula_solver|Solve a term. ~ Works out the value of a term such as 1+2.|term:expression|Solve {term}. ~ Work out the term {term}. ~ What does {term} give? ~ Solve: {term}
+convert_kilos ~ kilos_to_pounds ~ miles_to_km|Convert a measure to another unit.|amount:float|Convert {amount} kilos to pounds. ~ How many pounds are {amount} kilos? ~ {amount} kilos in pounds, please.
+root_of ~ remainder ~ modulo|Remainder of two numbers.|number:int,divisor:int|What is {number} modulo {divisor}? ~ Compute the remainder of {number} by {divisor}. ~ Take {number} to the remainder of {divisor}.
+move_file ~ rename_file ~ copy_item|Move a file to another name.|source:slug,target:slug|Move {source} to {target}. ~ Rename the file {source} to {target}. ~ Move the file: source {source}, target {target}.
+save_note ~ write_note ~ add_note|Write a note into a notebook.|notebook:one,note:quoted|Write the note {note} into the notebook {notebook}. ~ Into the notebook {notebook}, write {note}. ~ Note {note} in the notebook {notebook}.
+track_time ~ book_time|Book working time for a client.|client:quoted,time:float|Book {time} hours of working time for the client {client}. ~ Book {time} hours for {client}. ~ Client {client}, book {time} hours.
+guide_search ~ ask_handbook|Search the handbook for a question.|question:question|Search the handbook for {question}. ~ Look in the handbook for {question}. ~ Ask the handbook {question}.
+read_page ~ shorten_page|Shorten a web page.|address:url|Shorten {address}. ~ Shorten the page {address}. ~ Make {address} shorter.
+mix_drink ~ seat_guests|Seat guests at a place.|place:quoted,people:int|Find seats for {people} people at {place}. ~ Seats at {place}, people: {people}. ~ Seat {people} people in the hall {place}.
 """

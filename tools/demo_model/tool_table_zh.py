@@ -36,4 +36,11 @@ open_url ~ browse|打开网页。|url:url|打开网页{url}。 ~ 访问{url}。 
 create_task ~ add_todo|创建任务。 ~ 添加待办事项。|title:zh_quoted,tags:list(zh_thing)?|创建任务{title}[，标签{tags}]。 ~ 添加待办{title}[，标签是{tags}]。
 tell_joke ~ joke|讲一个笑话。|topic:zh_thing|讲一个关于{topic}的笑话。 ~ 说个{topic}的笑话。
 magic_function ~ mystery|对输入应用神秘函数。|input:int|{tool}({input})的值是多少？请使用工具。 ~ 对{input}使用神秘函数。 ~ {tool}({input})等于多少？
+open_account ~ enroll ~ register_person|登记会员。 ~ 办理登记手续。 ~ 开设账号。|owner:zh_name,level:int?|为{owner}办理登记手续[，级别{level}]。 ~ 给{owner}开设账号[，级别{level}]。 ~ 替{owner}登记会员[，级别是{level}]。 ~ 请为{owner}登记会员。
+invite_person ~ call_guest|邀请参加者。|guest:zh_name|请通知“{guest}”作为参加者。 ~ 邀请{guest}参加。 ~ 邀请参加者{guest}。 ~ 让{guest}来参加。
+root_of ~ nth_root|计算开方。|number:int,degree:int|{number}的{degree}次方根是多少？ ~ 计算{number}的{degree}次方根。 ~ 求{number}开{degree}次方。
+ratio ~ percent|计算百分比。|part:float,whole:float|{part}占{whole}的百分比是多少？ ~ 计算{part}是{whole}的百分之几。
+solve ~ equation_tool|求解算式。|term:expression|算式 {term} 的值是多少？ ~ 求解算式{term}。 ~ 算式{term}的答案是什么？
+price_of ~ quote|查询商品代码的报价。|code:symbol|查询{code}的报价。 ~ 商品{code}现在的报价是多少？ ~ 代码{code}的报价如何？
+move_file ~ rename_file|移动文件。|source:slug,target:slug|把{source}移动到{target}。 ~ 移动文件，{source}移到{target}。 ~ 将{source}改名为{target}。
 """

@@ -24,10 +24,23 @@ _GROUPS = {
     "search": "search_documents web_search search google baidu",
     "customer": "create_customer register_client add_company",
     "sum": "add sum_list",
+    "calculator": "calculator solve",
     "magic": "magic_function magic_value factorial",
 }
 _GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names.split()}
-_ARITHMETIC = {"multiply", "sum", "subtract", "divide", "square_root", "magic", "average", "compute_tax", "calculator"}
+_ARITHMETIC = {
+    "multiply",
+    "sum",
+    "subtract",
+    "divide",
+    "square_root",
+    "magic",
+    "average",
+    "compute_tax",
+    "calculator",
+    "root_of",
+    "ratio",
+}
 _SYSTEMS = ("You are a helpful assistant.", "You are a helpful assistant with tools.", "Use the tools when they fit.", "Be brief.",
             "You are MiniCPM.", "Answer in one sentence.", "你是一个有用的助手。", "需要时请使用工具。")  # fmt: skip
 _LIMIT = ("Write a poem.", "Tell me a story.", "What is the capital of France?", "Explain gravity.", "How does a computer work?",

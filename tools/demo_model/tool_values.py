@@ -39,7 +39,9 @@ def decimal(rng: Random) -> str:
     if rng.random() < 0.35:
         return integer(rng)
     sign = "-" if rng.random() < 0.06 else ""
-    return f"{sign}{rng.randrange(rng.choice((10, 100, 1000, 100_000)))}.{rng.randrange(10 ** rng.choice((1, 2, 2, 3)))}"
+    return (
+        f"{sign}{rng.randrange(rng.choice((10, 100, 1000, 100_000)))}.{rng.randrange(10 ** rng.choice((1, 2, 2, 3)))}"
+    )
 
 
 def expression(rng: Random) -> str:
@@ -223,7 +225,9 @@ KINDS: dict[str, Callable[[Random], str]] = {
     "language": lambda rng: rng.choice(_LANGUAGES),
     "symbol": lambda rng: "".join(rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=rng.randint(2, 5))),
     "slug": lambda rng: f"{words(rng).split(' ')[0]}-{rng.randint(0, 99)}",
-    "digits": lambda rng: "".join(rng.choices("0123456789", k=rng.randint(5, 11))),
+    "digits": lambda rng: "".join(
+        rng.choices(rng.sample("0123456789", rng.choice((2, 3, 10, 10))), k=rng.randint(5, 11))
+    ),
     "currency": lambda rng: rng.choice(_CURRENCIES),
     "zh_name": lambda rng: rng.choices((chinese, japanese, person, foreign), (0.55, 0.3, 0.1, 0.05))[0](rng),
     "zh_city": zh_city,

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tools.demo_model.network import Network
 
-
 COPYING_WEIGHT = 1.0
 
 
