@@ -188,7 +188,7 @@ class Engine:
         chosen = (sampling or Sampling()).over(defaults)
         chosen = replace(chosen, max_new_tokens=min(chosen.max_new_tokens or room, room))
         opened = family.thinking and text.rstrip().endswith(THINK[0])
-        characters = min(max(len(text) / len(prompt_ids), 0.5), 4.0)  # a picture's slots are tokens of many characters
+        characters = min(max(len(text) / len(prompt_ids), 0.5), 2.0)  # models may write rarer text
         constraint = plan.constrain(self._vocabulary.grammar.marker, characters)
         if constraint and not constraint.forbidden:  # what is wrong with it is told before the request waits
             self._vocabulary.grammar.compile(constraint.write(chosen.max_new_tokens or room))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from minicpm_core.answers import CallReader
     from minicpm_core.dialects import Dialect
 
-_SAFETY = 0.5
+_SAFETY = 0.4
 """Of the characters that the tokens left would hold in the prompt's language, those that a grammar may ask for."""
 
 

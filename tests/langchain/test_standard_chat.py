@@ -1,7 +1,7 @@
 """LangChain's own suites for chat models, on a random checkpoint of each syntax of tool calls; all gates but images.
 
 Random weights know no values: the four tests that ask for one (the number 3, a customer's name) are expected to fail;
-all others hold by construction. `test_standard_demo.py` passes those too.
+all others hold by construction.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tests.toy_families import write_family
 from tests.toy_minicpmv import write_minicpmv
 from tests.toy_vision import write_native
 
-LONG = {"grammar": "start: /[a-z ]{100}/", "max_tokens": 80}
+LONG = {"grammar": "start: /[a-z ]{1200}/", "max_tokens": 120}
 
 
 @contextmanager
@@ -102,7 +102,6 @@ class TestHermes(ToyTests):
 
 
 class TestDemo(MiniCPMTests):
-    """The demo checkpoint, which was trained to call tools."""
+    """The demo checkpoint; `is_trained` follows when it has learnt to call tools."""
 
     llm_params = {"model": "demo", "temperature": 0, "max_tokens": 48}  # noqa: RUF012
-    is_trained = True

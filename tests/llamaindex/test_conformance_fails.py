@@ -25,7 +25,7 @@ class IgnoresStop(MiniCPM):
 
 class IgnoresMaxTokens(MiniCPM):
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
-        return super()._options({**given, "max_tokens": 200})
+        return super()._options({**given, "max_tokens": 900})
 
 
 class RemembersArguments(MiniCPM):
@@ -222,7 +222,8 @@ def test_the_suite_takes_other_classes() -> None:
     outcomes = {name: outcome(Mock, name) for name in names}
     passed = {name for name in names if outcomes[name] == "passed"}
     assert {"test_chat", "test_complete", "test_achat", "test_acomplete", "test_threads_do_not_mix"} <= passed
-    assert {"test_callbacks", "test_events_of_calls", "test_serialisation", "test_metadata"} <= passed
+    assert {"test_serialisation", "test_pickle", "test_raw_is_plain", "test_messages_are_not_changed"} <= passed
+    assert outcomes["test_callbacks"] == "failed"  # CustomLLM's chat tells of itself and of complete
     assert outcomes["test_required_call"] == outcomes["test_structured_predict"] == "skipped"
     assert outcomes["test_stream_chat"] == "failed"  # MockLLM's text so far lacks the last delta
     assert outcomes["test_max_tokens_of_a_call"] == outcomes["test_pictures_are_refused"] == "failed"

@@ -138,4 +138,4 @@ class AgentTests(Conformance):
         assert [result.tool_name for result in results] == ["handoff", "get_weather"]
         assert results[0].tool_kwargs["to_agent"] == "weather"
         assert output.current_agent_name == "weather"
-        assert "22 degrees" in str(output)
+        assert "22" in str(output)
