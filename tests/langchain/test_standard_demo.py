@@ -61,7 +61,7 @@ class TestDemo(StandardChat):
         self,
         model: BaseChatModel,
         *,
-        tool_choice: str | None = None,
-        force_tool_call: bool = True,  # noqa: PT028
+        tool_choice: str | None = None,  # noqa: PT028
+        force_tool_call: bool = True,
     ) -> None:
         super().test_unicode_tool_call_integration(model, tool_choice=tool_choice, force_tool_call=force_tool_call)
