@@ -41,3 +41,10 @@ def load_sentences() -> tuple[str, ...]:
                 if _PLAIN.fullmatch(sentence) and len(sentence.split()) >= 6:
                     kept[sentence] = None
     return tuple(kept)
+
+
+@cache
+def load_words() -> tuple[str, ...]:
+    """Return the lower-case words of three letters or more that the sentences hold."""
+    found = {word: None for text in load_sentences() for word in re.findall(r"(?<![\w.])[a-z]{3,}(?![\w.])", text)}
+    return tuple(found)

@@ -53,16 +53,50 @@ _NATURAL = {
         "of {}",
     ),
     "city": ("in {}", "for {}", "at {}", "in the place {}"),
-    "quoted": ("with the text {}", "called {}", "titled {}", "saying {}"),
+    "quoted": ("with the text {}", "called {}", "titled {}", "saying {}", "{}", "{}", "for {}", "of {}"),
     "date": ("on {}", "for {}", "dated {}"),
-    "time": ("at {}",),
+    "time": ("at {}", "for {}"),
     "email": ("for {}", "to {}"),
-    "path": ("in {}", "from {}", "at {}"),
+    "path": ("in {}", "from {}", "at {}", "{}", "of {}"),
     "code": ("{}", "number {}", "with the id {}"),
-    "int": ("number {}", "{}"),
-    "words": ("about {}", "for '{}'", "on {}"),
-    "url": ("at {}", "from {}"),
+    "int": ("number {}", "{}", "of {}", "for {}", "{} times", "by {}", "with {} parts"),
+    "words": ("about {}", "for '{}'", "on {}", "'{}'", "{}", "named {}"),
+    "url": ("at {}", "from {}", "{}"),
+    "float": ("of {}", "by {}", "{}", "to {}", "for {}", "at {} percent"),
+    "expression": ("of {}", "for {}", "{}", "with {}"),
+    "symbol": ("of {}", "for {}", "{}"),
+    "slug": ("{}", "of {}", "from {}", "to {}", "in {}"),
+    "digits": ("{}", "with {}", "number {}", "for {}"),
+    "phone": ("{}", "at {}", "with {}"),
+    "list(int)": ("of {}", "for {}", "from {}", "{}"),
+    "list(one)": ("of {}", "with {}", "{}"),
+    "enum(low;medium;high)": ("at {}", "as {}", "of {}"),
+    "enum(json;csv;xml)": ("as {}", "in {}", "to {}"),
 }
+_WHOLE = (
+    "What is the {noun} of {v}?",
+    "What {noun} has {v}?",
+    "Which {noun} belongs to {v}?",
+    "Who can {verb} the {noun} {v}?",
+    "Where is the {noun} {v}?",
+    "How do I {verb} the {noun} {v}?",
+    "I want to {verb} the {noun} {v}",
+    "For {v}, {verb} the {noun}",
+    "{v}: {verb} the {noun}",
+    "The {noun} for {v}, please",
+    "Let's {verb} {v}, the {noun}",
+)
+_BARE = (
+    "code",
+    "int",
+    "float",
+    "digits",
+    "symbol",
+    "expression",
+    "words",
+    "list(int)",
+    "list(one)",
+)  # unclear behind others
 _KEYED = ("with {k} {v}", "with the {k} {v}", "with {k} {v}", "whose {k} is {v}", "with {k}: {v}", "with {k} = {v}", "using {k} {v}", "with a {k} of {v}", "where {k} is {v}", "({k}: {v})", "({k} {v})")  # fmt: skip
 _NEXT = (" and {k} {v}", ", {k} {v}", ", {k}: {v}", " and the {k} {v}", ", {k} = {v}", " and {k}: {v}", ", and {k} {v}", " and a {k} of {v}", "; {k}: {v}")  # fmt: skip
 _ZH_KEYS = {
@@ -95,6 +129,19 @@ _ZH_NATURAL = {
     "int": ("第{v}个",),
     "zh_quoted": ("标题为{v}的", "名为{v}的"),
 }
+_ZH_BEFORE = ("{k}为{v}的", "{k}是{v}的", "{k}{v}的", "{v}的")
+_ZH_WHOLE = (
+    "{verb}{noun}{v}",
+    "{noun}{v}怎么{verb}？",
+    "{noun}{v}的{k}是多少？",
+    "{v}的{noun}是什么？",
+    "{v}的{noun}是多少？",
+    "{k}{v}的{noun}有哪些？",
+    "{noun}：{v}",
+    "{verb}{noun}：{v}",
+    "{v}，请{verb}{noun}",
+    "对{v}{verb}{noun}",
+)
 _ZH_FORMS = ("，{k}是{v}", "，{k}为{v}", "，{k}：{v}", "，{k}{v}", "，{k}={v}")
 
 
@@ -185,7 +232,7 @@ def _clauses(rng: Random, parameters: tuple[Parameter, ...]) -> str:
             and single
             and not natural & {p.kind}
             and rng.random() < 0.5
-            and (not text or p.kind not in ("code", "int"))
+            and (not text or p.kind not in _BARE)
         ):
             clause = " " + rng.choice(_NATURAL[p.kind]).format(slot)
             natural.add(p.kind)
@@ -228,7 +275,16 @@ def invent_en(rng: Random, *, verb: list[str] | None = None, noun: list[str] | N
         if draw < 0.08 and parameters:
             values = "".join(("" if not n else ", ") + f"{p.key}: {{{p.key}}}" for n, p in enumerate(parameters))
             body = f"{head[:1].upper() + head[1:]}: {values}" if draw < 0.05 else f"{values} - {head}"
-        requests.append(body + rng.choice((".", ".", ".", "", "!")))
+        if len(parameters) == 1 and parameters[0].required and rng.random() < 0.25:
+            value = f"{{{parameters[0].key}}}"
+            body = rng.choice(_WHOLE).format(
+                verb=said,
+                noun=thing,
+                v=value,
+                k=parameters[0].key.replace("_", " "),
+                third=lexicon_en.third_person(said),
+            )
+        requests.append(body if body.endswith("?") else body + rng.choice((".", ".", ".", "", "!")))
     return Tool(tool_name(rng, mine, words), description, parameters, tuple(requests), "en", f"{verbs[0]} {thing}")
 
 
@@ -252,8 +308,8 @@ def invent_zh(rng: Random, *, verb: str = "", noun: str = "") -> Tool:
         before, after = "", ""
         for n, p in enumerate(parameters):
             label = p.description
-            if n == 0 and p.kind in _ZH_NATURAL and rng.random() < 0.5:
-                before = rng.choice(_ZH_NATURAL[p.kind]).format(v=f"{{{p.key}}}")
+            if n == 0 and p.required and rng.random() < 0.5:
+                before = rng.choice(_ZH_NATURAL.get(p.kind, ()) + _ZH_BEFORE).format(k=label, v=f"{{{p.key}}}")
                 continue
             value = f"“{{{p.key}}}”" if p.kind in ("zh_name", "zh_text") and rng.random() < 0.5 else f"{{{p.key}}}"
             clause = rng.choice(_ZH_FORMS).format(k=label if rng.random() < 0.85 else p.key, v=value)
@@ -261,7 +317,10 @@ def invent_zh(rng: Random, *, verb: str = "", noun: str = "") -> Tool:
         head = rng.choice(
             (f"{verb}{before}{noun}", f"{verb}{before}{noun}", f"{verb}一个{before}{noun}", f"把{before}{noun}{verb}")
         )
-        requests.append(head + after + rng.choice(("。", "。", "", "！")))
+        if len(parameters) == 1 and parameters[0].required and rng.random() < 0.35:  # the value behind or in a question
+            value, after = f"{{{parameters[0].key}}}", ""
+            head = rng.choice(_ZH_WHOLE).format(verb=verb, noun=noun, v=value, k=parameters[0].description)
+        requests.append(head + after + ("" if head.endswith("？") else rng.choice(("。", "。", "", "！"))))
     return Tool(name, description, parameters, tuple(requests), "zh", f"{verb} {noun}")
 
 

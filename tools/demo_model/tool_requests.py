@@ -9,7 +9,7 @@ from random import Random
 
 from tools.demo_model import lexicon_en, lexicon_zh
 from tools.demo_model.tool_schemas import Call, Tool
-from tools.demo_model.tool_values import KINDS
+from tools.demo_model.tool_values import KINDS, any_word
 
 _EN_QUOTES = ("'{}'", "'{}'", '"{}"', '"{}"', "“{}”", "`{}`")
 _ZH_QUOTES = ("“{}”", "“{}”", "「{}」", "《{}》", "'{}'", '"{}"', "‘{}’")
@@ -72,7 +72,7 @@ def draw_value(rng: Random, kind: str, language: str) -> tuple[str, str]:
                 else rng.choice(("zh_text", "zh_name"))
             )
             shown = KINDS[pick](rng)
-        if kind == "question" or (kind == "quoted" and rng.random() < 0.15):
+        if kind == "question" or (kind == "quoted" and rng.random() < 0.25):
             shown = shown.rstrip(".!?") + rng.choice("??!.")
         marks = [q for q in (_EN_QUOTES if language == "en" else _ZH_QUOTES) if not set(q) - set("{}") & set(shown)]
         return (rng.choice(marks) if marks else "“{}”").format(shown), shown
@@ -85,12 +85,26 @@ def draw_value(rng: Random, kind: str, language: str) -> tuple[str, str]:
         )
         return shown, shown
     if kind == "one":
-        shown = rng.choice((*lexicon_en.THINGS, *lexicon_en.ADJECTIVES, lexicon_en.invent_name(rng)))
+        shown = rng.choice(
+            (
+                rng.choice(lexicon_en.THINGS),
+                rng.choice(lexicon_en.ADJECTIVES),
+                lexicon_en.invent_name(rng),
+                any_word(rng),
+                any_word(rng),
+            )
+        )
     elif kind == "zh_thing":
         shown = rng.choice(lexicon_zh.THINGS)
     else:
         shown = KINDS[kind](rng)
     return shown, shown
+
+
+def _spaced(template: str, key: str, said: str) -> str:
+    """Return `said` with a space to each Chinese character beside its slot, as many people write it."""
+    before, _, after = template.partition(f"{{{key}}}")
+    return " " * ("\u4e00" <= before[-1:] <= "\u9fff") + said + " " * ("\u4e00" <= after[:1] <= "\u9fff")
 
 
 def fill_request(rng: Random, tool: Tool, template: str) -> tuple[str, Call]:
@@ -100,7 +114,13 @@ def fill_request(rng: Random, tool: Tool, template: str) -> tuple[str, Call]:
     said: dict[str, str] = {"tool": tool.name}
     for p in tool.parameters:
         if f"{{{p.key}}}" in template:
+            twice = [q.key for q in tool.parameters if q.kind == p.kind and q.key in said]
+            if twice and rng.random() < 0.1:
+                said[p.key], arguments[p.key] = said[twice[0]], arguments[twice[0]]
+                continue
             said[p.key], arguments[p.key] = draw_value(rng, p.kind, tool.language)
+            if tool.language == "zh" and said[p.key].isascii() and rng.random() < 0.3:
+                said[p.key] = _spaced(template, p.key, said[p.key])
     for key, shown in arguments.items():  # a value may not hold the quotation mark that the template puts around it
         for mark in "'\"“":
             if f"{mark}{{{key}}}" in template and mark in shown:

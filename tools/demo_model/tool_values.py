@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from tools.demo_model import lexicon_en, lexicon_zh
-from tools.demo_model.text_sources import load_sentences
+from tools.demo_model.text_sources import load_sentences, load_words
 
 _JP_FAMILY = """佐藤 鈴木 高橋 田中 渡辺 伊藤 山本 中村 小林 加藤 吉田 山田 佐々木 山口 松本 井上 木村 林 斎藤 清水 山崎 森 池田 橋本 阿部
 石川 前田 藤田 小川 後藤 岡田 長谷川 村上 近藤 石井 坂本 遠藤 青木 藤井 西村 福田 太田 三浦 岡本 松田 中野 原田 小野 田村""".split()
@@ -26,6 +26,12 @@ _ENDINGS = "txt md csv json pdf py log yaml html docx xml png".split()
 _LANGUAGES = "French German Spanish Italian Chinese Japanese Korean Portuguese Russian Dutch Polish Greek".split()
 _ZH_LANGUAGES = "英语 法语 德语 日语 韩语 西班牙语 俄语 意大利语".split()
 _CURRENCIES = "USD EUR GBP JPY CNY CHF AUD CAD SEK INR KRW BRL".split()
+
+
+def any_word(rng: Random) -> str:
+    """Return a word of any text, or the halves of two: a value may hold any run of letters."""
+    one, other = rng.choice(load_words()), rng.choice(load_words())
+    return one if rng.random() < 0.4 else one[: rng.randint(2, 5)] + other[-rng.randint(3, 6) :]
 
 
 def integer(rng: Random) -> str:
@@ -48,7 +54,7 @@ def expression(rng: Random) -> str:
     """Return an arithmetic expression."""
     gap = " " if rng.random() < 0.7 else ""
     parts = [decimal(rng) if rng.random() < 0.3 else str(rng.randrange(rng.choice((10, 100, 1000))))]
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+    for _ in range(rng.choice((1, 1, 2, 2, 3))):
         parts += [rng.choice("++--**//^%"), str(rng.randrange(rng.choice((10, 100, 1000, 100_000))))]
     if len(parts) > 3 and rng.random() < 0.5:
         parts[:3] = ["(" + gap.join(parts[:3]) + ")"]
@@ -118,7 +124,10 @@ def city(rng: Random) -> str:
 def words(rng: Random) -> str:
     """Return one to six lower-case words, at times with a name or number."""
     pools = (lexicon_en.THINGS, lexicon_en.ABSTRACT, lexicon_en.ADJECTIVES, lexicon_en.PEOPLE)
-    found = [rng.choice(rng.choice(pools)) for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))]
+    found = [
+        any_word(rng) if rng.random() < 0.4 else rng.choice(rng.choice(pools))
+        for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))
+    ]
     if rng.random() < 0.2:
         found.insert(rng.randint(0, len(found)), rng.choice((lexicon_en.invent_name(rng), integer(rng))))
     if len(found) > 2 and rng.random() < 0.5:
@@ -183,7 +192,12 @@ def email(rng: Random) -> str:
 
 def path(rng: Random) -> str:
     """Return a file name with or without folders."""
-    stems = (*_FILES, rng.choice(lexicon_en.THINGS), lexicon_en.invent_name(rng).lower())
+    stems = (
+        *_FILES,
+        *(any_word(rng) for _ in _FILES),
+        rng.choice(lexicon_en.THINGS),
+        lexicon_en.invent_name(rng).lower(),
+    )
     name = rng.choice(stems) + rng.choice(("", "", "", "_" + rng.choice(_FILES), "-2", str(rng.randrange(100))))
     folders = [rng.choice((*_FOLDERS, rng.choice(lexicon_en.THINGS))) for _ in range(rng.choice((0, 0, 0, 1, 1, 2)))]
     start = "/" if folders and rng.random() < 0.4 else ""
