@@ -1,0 +1,119 @@
+"""The copy of a model's 4-bit layers in the cache: written as they are made, mapped when they are needed again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from minicpm_core.int4.cache import Slot
+from minicpm_core.int4.kernel import has_kernel
+from minicpm_core.int4.linear import Linear4bit, Weights
+from minicpm_core.int4.nf4 import BLOCK, NESTED_BLOCK, Scales
+from minicpm_core.int4.writing import Kind, TensorFile, total_bytes
+
+logger = logging.getLogger(__name__)
+
+
+class Copy:
+    """Writes a copy; a context manager. Where the disk does not play along, there is a warning and no copy.
+
+    Args:
+        slot: the place in the cache, None for no copy.
+        layers: whose weights will be written, by name.
+        model: the checkpoint's name, for people.
+    """
+
+    def __init__(self, slot: Slot | None, layers: Mapping[str, Linear4bit], model: str) -> None:
+        self._slot, self._kinds, self._model = slot, _kinds(layers), model
+        self._temporary: Path | None = None
+        self._file: TensorFile | None = None
+
+    def __enter__(self) -> Copy:
+        self._temporary = self._slot.start(total_bytes(self._kinds)) if self._slot else None
+        self._try(self._open)
+        return self
+
+    def write(self, name: str, weights: Weights) -> None:
+        """Write one layer."""
+        self._try(lambda: _write(self._file, name, weights))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self._try(self._finish)
+        self._drop()
+
+    def _open(self) -> None:
+        assert self._temporary
+        self._file = TensorFile(self._temporary, self._kinds, {"format": "pt", "model": self._model})
+
+    def _finish(self) -> None:
+        assert self._file and self._slot and self._temporary
+        self._file.close()
+        self._slot.finish(self._temporary)
+
+    def _try(self, act: Callable[[], None]) -> None:
+        if self._temporary is None:
+            return
+        try:
+            act()
+        except OSError as error:
+            logger.warning("no int4 copy is kept: %s", error)
+            self._drop()
+
+    def _drop(self) -> None:
+        """Remove what is not in its place; errors of the disk were told before."""
+        try:
+            if self._file:
+                self._file.abandon()
+            if self._temporary:
+                self._temporary.unlink(missing_ok=True)
+        except OSError:
+            pass
+        self._file = self._temporary = None
+
+
+def set_copied(layers: Mapping[str, Linear4bit], file: Path) -> bool:
+    """Give the layers the weights in a file of the cache, mapped; False where the file is not what was written."""
+    from safetensors import safe_open
+
+    try:
+        opened: Any = safe_open(str(file), framework="pt", device="cpu")  # closed with the last tensor
+        slices = {name: opened.get_slice(name) for name in opened.keys()}
+    except Exception:  # safetensors raises kinds of its own
+        return False
+    if {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()} != _kinds(layers):
+        return False
+    for name, layer in layers.items():
+        part = {p: opened.get_tensor(f"{name}.{p}") for p in ("packed", "absmax", "nested_absmax", "offset")}
+        kernel_scales = opened.get_tensor(f"{name}.kernel_scales") if has_kernel() else None
+        scales = Scales(part["absmax"], part["nested_absmax"], part["offset"])
+        layer.set_weights(Weights(part["packed"], scales, kernel_scales))
+    return True
+
+
+def _kinds(layers: Mapping[str, Linear4bit]) -> dict[str, Kind]:
+    """Return dtype and shape by name: first those whose sizes keep the next ones aligned."""
+    kinds: list[tuple[int, str, Kind]] = []
+    for name, layer in layers.items():
+        rows, columns = layer.out_features, layer.in_features
+        blocks = rows * columns // BLOCK
+        kinds.append((0, f"{name}.packed", ("U8", (rows, columns // 2))))
+        if has_kernel():
+            kinds.append((1, f"{name}.kernel_scales", ("BF16", (columns // BLOCK, rows))))
+        kinds.append((2, f"{name}.nested_absmax", ("F32", (-(blocks // -NESTED_BLOCK),))))
+        kinds.append((2, f"{name}.offset", ("F32", ())))
+        kinds.append((3, f"{name}.absmax", ("U8", (blocks,))))
+    return {name: kind for _, name, kind in sorted(kinds, key=lambda row: row[0])}
+
+
+def _write(file: TensorFile | None, name: str, weights: Weights) -> None:
+    assert file
+    file.write(f"{name}.packed", weights.packed)
+    file.write(f"{name}.absmax", weights.scales.absmax)
+    file.write(f"{name}.nested_absmax", weights.scales.nested_absmax)
+    file.write(f"{name}.offset", weights.scales.offset)
+    if weights.kernel_scales is not None:
+        file.write(f"{name}.kernel_scales", weights.kernel_scales)
