@@ -185,7 +185,7 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
     model_class, arrange = getattr(transformers, family.model_class), family.arrange
     if quantized and family.quantized_class and family.quantized_arrange:
         model_class, arrange = family.quantized_class(), family.quantized_arrange
-    reopen = partial(_open_arranged, checkpoint, config, arrange)
+    reopen = partial(open_arranged, checkpoint, config, arrange)
     with reopen() as arranged:
         if quantization_config and not stored:
             quantization_config.llm_int8_skip_modules += unsuitable_modules(arranged, quantization_config)
@@ -219,7 +219,7 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
 
 
 @contextmanager
-def _open_arranged(checkpoint: Checkpoint, config: Any, arrange: Any, *, mapped: bool = True) -> Iterator[Tensors]:
+def open_arranged(checkpoint: Checkpoint, config: Any, arrange: Any, *, mapped: bool = True) -> Iterator[Tensors]:
     """Give access to the tensors by the names of the class in transformers."""
     with open_tensors(checkpoint.weight_files, mapped=mapped) as tensors:
         arranged = dict(arrange(tensors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,8 @@ class Copy:
         self._slot, self._kinds, self._model = slot, _kinds(layers), model
         self._temporary: Path | None = None
         self._file: TensorFile | None = None
+        self._pool = ThreadPoolExecutor(1)
+        self._writes: list[Future[None]] = []
 
     def __enter__(self) -> Copy:
         self._temporary = self._slot.start(total_bytes(self._kinds)) if self._slot else None
@@ -37,11 +40,14 @@ class Copy:
         return self
 
     def write(self, name: str, weights: Weights) -> None:
-        """Write one layer."""
-        self._try(lambda: _write(self._file, name, weights))
+        """Write one layer, in a thread: the next is quantised meanwhile."""
+        self._writes.append(self._pool.submit(self._try, lambda: _write(self._file, name, weights)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
         if kind is None:
+            for write in self._writes:
+                write.result()
             self._try(self._finish)
         self._drop()
 

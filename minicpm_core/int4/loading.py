@@ -13,6 +13,7 @@ from minicpm_core.int4.kernel import has_kernel
 from minicpm_core.int4.layout import ROWS
 from minicpm_core.int4.linear import Linear4bit, Weights
 from minicpm_core.int4.nf4 import BLOCK, NESTED_BLOCK, Scales, code, nested_code, quantize_codes, quantize_scales
+from minicpm_core.quantization import UNQUANTIZED
 from minicpm_core.weights import StoredTensor, Tensors
 
 STATE = ".quant_state.bitsandbytes__nf4"
@@ -37,6 +38,23 @@ def four_bit_class(model_class: Any, dtype: Any, chosen: Callable[[str], bool]) 
 
     four_bit = type(model_class.__name__, (model_class,), {"__init__": build, "__module__": model_class.__module__})
     return four_bit, layers
+
+
+def chooser(quantized: Any, model_class: Any) -> Callable[[str], bool]:
+    """Return what tells the linear layers to quantise, by name.
+
+    Args:
+        quantized: the config for bitsandbytes.
+        model_class: the class of transformers, which may keep layers in float32.
+    """
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    skipped = [*(quantized.llm_int8_skip_modules or ()), *(model_class._keep_in_fp32_modules or ())]
+
+    def chosen(name: str) -> bool:
+        return bool(should_convert_module(name, skipped)) and not set(name.split(".")) & set(UNQUANTIZED)
+
+    return chosen
 
 
 def quantize_layers(layers: Mapping[str, Any], tensors: Tensors, dtype: Any) -> Iterator[tuple[str, Tensor, Scales]]:

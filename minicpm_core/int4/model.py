@@ -14,7 +14,6 @@ from minicpm_core.int4.cache import Slot, cache_folder
 from minicpm_core.int4.copying import Copy, set_copied
 from minicpm_core.int4.kernel import has_kernel
 from minicpm_core.int4.linear import Weights
-from minicpm_core.quantization import UNQUANTIZED
 from minicpm_core.weights import Tensors
 
 _FORMAT = "1"
@@ -64,21 +63,15 @@ def load_four_bit(
     Raises:
         ValueError: a tensor has another shape than the config asks for, or holds NaN.
     """
-    from transformers.quantizers.quantizers_utils import should_convert_module
-
     tensors = source.tensors
     stored = {name.removesuffix(f".weight{loading.STATE}") for name in tensors if name.endswith(loading.STATE)}
-    skipped = sorted({*(quantized.llm_int8_skip_modules or ()), *(model_class._keep_in_fp32_modules or ())})
+    skipped = sorted(set(quantized.llm_int8_skip_modules or ()))
     slot = None if stored else source.slot(dtype=str(dtype), skipped=" ".join(skipped), kernel=str(has_kernel()))
     copied = slot.find() if slot else None
     if copied:  # these bytes have been looked through for NaN
         tensors = {name: replace(tensor, finite=True) for name, tensor in tensors.items()}
 
-    def chosen(name: str) -> bool:
-        if stored:
-            return name in stored
-        return bool(should_convert_module(name, skipped)) and not set(name.split(".")) & set(UNQUANTIZED)
-
+    chosen = stored.__contains__ if stored else loading.chooser(quantized, model_class)
     made, layers = loading.four_bit_class(model_class, dtype, chosen)
     model, info = made.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True)
     model.__class__ = model_class
