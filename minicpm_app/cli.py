@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from minicpm_core.threads import wait_passively
+
 COMMANDS = {
     "ask": "answer questions from your documents, with the sources",
     "index": "read documents into an index that LangChain, LlamaIndex and this command share",
@@ -106,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    wait_passively()
     try:
         return int(import_module(f"minicpm_app.{options.command.replace('-', '_')}").run(options) or 0)
     except UsageError as error:

@@ -152,16 +152,21 @@ class Slot:
         note = self._folder / f"{_hash(state)}.digest"
         if note.is_file() and len(known := note.read_text()) == 64:
             return known
-        digest = hashlib.sha256()
-        with real.open("rb") as stream:
-            while chunk := stream.read(2**20):
-                digest.update(chunk)
+        digest = _read_digest(real)
         if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED and real.stat() == stat:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary = note.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(digest.hexdigest())
+            temporary.write_text(digest)
             temporary.replace(note)
-        return digest.hexdigest()
+        return digest
+
+
+def _read_digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _hash(text: str) -> str:

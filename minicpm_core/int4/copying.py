@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicpm_core.int4.cache import Slot
 from minicpm_core.int4.kernel import has_kernel
 from minicpm_core.int4.linear import Linear4bit, Weights
 from minicpm_core.int4.nf4 import BLOCK, NESTED_BLOCK, Scales
-from minicpm_core.int4.writing import Kind, TensorFile, total_bytes
+from minicpm_core.int4.writing import Kind, TensorFile, dtype_of, total_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ class Copy:
 
     def write(self, name: str, weights: Weights) -> None:
         """Write one layer, in a thread: the next is quantised meanwhile."""
+        if self._temporary is None:
+            return
         self._writes.append(self._pool.submit(self._try, lambda: _write(self._file, name, weights)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -79,6 +84,41 @@ class Copy:
         except OSError:
             pass
         self._file = self._temporary = None
+
+
+class Memory:
+    """One block of memory for the weights of all layers.
+
+    Layers in blocks of their own would lie between what is computed on the way, and keep the allocator from using that
+    memory again: measured, the process grew by several times the weights.
+    """
+
+    def __init__(self, layers: Mapping[str, Linear4bit]) -> None:
+        import torch
+
+        kinds = _kinds(layers)
+        block, start, self._parts = torch.empty(total_bytes(kinds), dtype=torch.uint8), 0, {}
+        for name, (dtype, shape) in kinds.items():
+            size = total_bytes({name: (dtype, shape)})
+            self._parts[name] = block[start : start + size].view(dtype_of(dtype)).view(shape)
+            start += size
+
+    def hold(self, name: str, weights: Weights) -> Weights:
+        """Return the weights of a layer, copied to their place in the block."""
+        scales = weights.scales
+        kernel_scales = weights.kernel_scales
+        return Weights(
+            self._copy(f"{name}.packed", weights.packed),
+            Scales(
+                self._copy(f"{name}.absmax", scales.absmax),
+                self._copy(f"{name}.nested_absmax", scales.nested_absmax),
+                self._copy(f"{name}.offset", scales.offset),
+            ),
+            None if kernel_scales is None else self._copy(f"{name}.kernel_scales", kernel_scales),
+        )
+
+    def _copy(self, name: str, tensor: Tensor) -> Tensor:
+        return self._parts.pop(name).copy_(tensor)
 
 
 def set_copied(layers: Mapping[str, Linear4bit], file: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from minicpm_core.int4 import loading
 from minicpm_core.int4.cache import Slot, cache_folder
-from minicpm_core.int4.copying import Copy, set_copied
+from minicpm_core.int4.copying import Copy, Memory, set_copied
 from minicpm_core.int4.kernel import has_kernel
 from minicpm_core.int4.linear import Weights
 from minicpm_core.weights import Tensors
@@ -84,9 +84,10 @@ def load_four_bit(
     elif not info["missing_keys"] and not (copied and set_copied(layers, copied)):
         loading.check_shapes(layers, tensors)
         with source.reopen() as unmapped, Copy(slot, layers, source.name) as copy:
+            memory = Memory(layers)
             for name, codes, scales in loading.quantize_layers(layers, unmapped, dtype):
-                layers[name].set_weights(packed := Weights.pack(codes, scales))
-                copy.write(name, packed)
+                layers[name].set_weights(held := memory.hold(name, Weights.pack(codes, scales)))
+                copy.write(name, held)
     _show_quantized(model, quantized, pre_quantized=bool(stored))
     return model, info
 

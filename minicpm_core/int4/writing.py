@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,13 @@ Kind = tuple[str, tuple[int, ...]]
 def kind_of(tensor: Tensor) -> Kind:
     """Return a tensor's dtype and shape."""
     return NAMES[str(tensor.dtype)], tuple(tensor.shape)
+
+
+def dtype_of(name: str) -> Any:
+    """Return torch's dtype for safetensors' name of it."""
+    import torch
+
+    return next(getattr(torch, long.removeprefix("torch.")) for long, short in NAMES.items() if short == name)
 
 
 def total_bytes(kinds: Mapping[str, Kind]) -> int:
