@@ -1,7 +1,7 @@
 """int4 on the CPU against stock bitsandbytes through transformers: loading, first token, decoding; one table.
 
-Run it as `python -m benchmarks.int4`; it writes a random checkpoint in MiniCPM5-1B's shape to a temporary folder (2.2 GB)
-and measures both in one process, in turns, on one thread and on all cores. `--json` prints the figures of each turn.
+Run it as `python -m benchmarks.int4`; it writes a random checkpoint in MiniCPM5-1B's shape to a temporary folder
+(2.2 GB) and measures both in one process, in turns, on one thread and on all cores. `--json` prints each turn.
 The weights are random: the figures say how fast, not how well the model answers.
 """
 

@@ -116,7 +116,8 @@ def _read_unmapped(file: Path, start: int, name: str, tensor: Mapping[str, Any])
 
     first, end = tensor["data_offsets"]
     data = torch.empty(end - first, dtype=torch.uint8)
-    view, place = memoryview(data.numpy()), 0
+    array: Any = data.numpy()
+    view, place = memoryview(array), 0
     with file.open("rb", buffering=0) as stream:
         stream.seek(start + first)
         while place < len(view) and (count := stream.readinto(view[place:])):

@@ -134,9 +134,7 @@ def test_weights_that_are_not_finite_leave_no_copy(tmp_path: Path, cached: Path)
     state = load_file(folder / "model.safetensors")
     state["model.layers.1.mlp.down_proj.weight"][3, 5] = float("nan")
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(
-        ValueError, match=r"tensor model\.layers\.1\.mlp\.down_proj\.weight holds numbers that are not f"
-    ):
+    with pytest.raises(ValueError, match=r"tensor model\.layers\.1\.mlp\.down_proj\.weight holds numbers"):
         logits_of(folder)
     assert not list(cached.glob(".*.tmp"))
     assert cache.entries() == []

@@ -99,7 +99,7 @@ class Slot:
         self._name_later: Future[str] | None = None
 
     def find(self) -> Path | None:
-        """Return the stored file, None where there is none; weights are read only where one with this shape is there."""
+        """Return the stored file, None where there is none; weights are hashed only where one may be there."""
         try:
             if not any(self._folder.glob(f"{self._fingerprint}-*.safetensors")):
                 return None

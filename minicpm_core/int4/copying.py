@@ -61,7 +61,9 @@ class Copy:
         self._file = TensorFile(self._temporary, self._kinds, {"format": "pt", "model": self._model})
 
     def _finish(self) -> None:
-        assert self._file and self._slot and self._temporary
+        assert self._file
+        assert self._slot
+        assert self._temporary
         self._file.close()
         self._slot.finish(self._temporary)
 

@@ -60,6 +60,7 @@ class Linear4bit(StockLinear4bit):  # type: ignore[misc]
     state dict is bitsandbytes' own. The layer stays where it is and as it is: `to` moves or converts its bias only.
     """
 
+    weight: Any  # None until `set_weights`, so that nothing is asked for or made in its place
     absmax: Tensor
     nested_absmax: Tensor
     offset: Tensor
@@ -82,14 +83,14 @@ class Linear4bit(StockLinear4bit):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x @ W.T + bias in the dtype of x."""
-        few = self.kernel_scales is not None and x.numel() <= FEW * self.in_features
+        kernel_scales = self.kernel_scales
         if x.requires_grad and torch.is_grad_enabled():
             weight = x.new_empty(self.out_features, self.in_features)
             self._dequantize(weight, 0)
             return nn.functional.linear(x, weight, self._bias(x))
-        if few:
+        if kernel_scales is not None and x.numel() <= FEW * self.in_features:
             rows = x.reshape(-1, self.in_features).to(torch.bfloat16).contiguous()
-            out = multiply_few(rows, self.weight, self.kernel_scales).to(x.dtype)
+            out = multiply_few(rows, self.weight, kernel_scales).to(x.dtype)
         else:
             out = self._multiply_many(x.reshape(-1, self.in_features))
         if (bias := self._bias(x)) is not None:

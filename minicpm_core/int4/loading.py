@@ -27,7 +27,7 @@ def four_bit_class(model_class: Any, dtype: Any, chosen: Callable[[str], bool]) 
     layers: dict[str, Linear4bit] = {}
 
     def build(self: Any, config: Any, *args: Any, **arguments: Any) -> None:
-        super(four_bit, self).__init__(config, *args, **arguments)
+        model_class.__init__(self, config, *args, **arguments)
         for name, module in list(self.named_modules()):
             if type(module) is nn.Linear and chosen(name):
                 layer = Linear4bit(module.in_features, module.out_features, module.bias is not None, dtype)

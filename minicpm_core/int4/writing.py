@@ -69,7 +69,8 @@ class TensorFile:
         if kind_of(tensor) != self._kinds[name]:
             raise ValueError(f"{name} was announced as {self._kinds[name]} and is {kind_of(tensor)}")
         self._stream.seek(self._start + self._places[name])
-        self._stream.write(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
+        array: Any = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()
+        self._stream.write(array)
         self._left.discard(name)
 
     def close(self) -> None:
