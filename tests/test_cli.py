@@ -129,9 +129,7 @@ def test_convert_writes_a_copy_that_loads_again(toy: Path, tmp_path: Path, capsy
     assert "copy" in capsys.readouterr().err
 
 
-def test_quantize_writes_a_copy_that_loads_again(
-    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_quantize_writes_a_copy_that_loads_again(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("bitsandbytes")
     assert main(["quantize", str(toy), str(tmp_path / "copy"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "copy")}
