@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
+from minicpm_core.threads import wait_passively
+
 COMMANDS = {
     "ask": "answer questions from your documents, with the sources",
     "index": "read documents into an index that LangChain, LlamaIndex and this command share",
     "chat": "talk with a model, with or without documents",
     "models": "list the families of checkpoints that run, and what they cover",
     "convert": "write a copy of a checkpoint that stock transformers, vLLM and llama.cpp can open",
+    "quantize": "write a copy of a checkpoint in int4 that stock transformers opens",
     "merge-adapter": "write a copy of a checkpoint with a LoRA adapter merged into it",
+    "cache": "list the int4 copies that later loads start from, or delete them",
     "doctor": "show what is installed, the device, its memory, and which models fit",
 }
 EPILOG = "Errors are one line; the exit code is 2 for wrong usage, 1 for anything else that fails."
@@ -48,12 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
     chat.add_argument("--system", metavar="TEXT", help="system message, used where there are no documents")
 
     merge = parsers["merge-adapter"]
-    for command in (parsers["convert"], merge):
+    for command in (parsers["convert"], parsers["quantize"], merge):
         command.add_argument("model", help="a folder or hub id")
         if command is merge:
             command.add_argument("adapter", help="a PEFT folder")
         command.add_argument("out", help="a folder that does not exist yet, or is empty")
         command.add_argument("--family", metavar="NAME", help="a name of `minicpm models`, if not recognised")
+
+    parsers["cache"].add_argument("--clear", action="store_true", help="delete the copies")
 
     doctor = parsers["doctor"]
     doctor.add_argument("model", nargs="?", help="a folder, hub id or demo: show what it needs in memory")
@@ -102,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    wait_passively()
     try:
         return int(import_module(f"minicpm_app.{options.command.replace('-', '_')}").run(options) or 0)
     except UsageError as error:

@@ -28,6 +28,7 @@ PACKAGES = {
 def run(options: Namespace) -> int:
     """Print the facts, as a table or as JSON."""
     from minicpm_core.devices import choose_device
+    from minicpm_core.int4.cache import cache_folder, entries
     from minicpm_core.memory import available_memory, parse_bytes
 
     device = choose_device("auto")
@@ -38,6 +39,7 @@ def run(options: Namespace) -> int:
         "device": device,
         "cpus": os.cpu_count(),
         "memory": memory,
+        "cache": {"folder": str(cache_folder() or "off"), "bytes": sum(entry.size for entry in entries())},
         "models": [_model(options, memory)] if options.model else _published(memory),
     }
     if options.json:
@@ -85,7 +87,8 @@ def _print(facts: dict[str, Any], *, planned: bool) -> None:
         hint = f'pip install "minicpm-integrations[{PACKAGES[name]}]"'
         print_line(f"  {name:<22} {number or f'not installed: {hint}'}")
     print_line(f"Device {facts['device']}, {facts['cpus']} CPUs")
-    print_line(f"Memory {gib(facts['memory'])} {'to plan for' if planned else 'free'}\n")
+    print_line(f"Memory {gib(facts['memory'])} {'to plan for' if planned else 'free'}")
+    print_line(f"int4 copies {gib(facts['cache']['bytes'])} in {facts['cache']['folder']}\n")
     print_line(f"{'model':<30} {'weights in':<10} {'fits':<5} {'context':>8}  {'weights':>9}  {'in all':>9}")
     for row in facts["models"]:
         sizes = row["bytes"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from minicpm_core.adapters import merge_adapter
     from minicpm_core.copies import convert
     from minicpm_core.engine import Engine, load
+    from minicpm_core.int4.export import quantize
     from minicpm_core.memory import MemoryPlan, plan
     from minicpm_core.registry import close_all, shared_engine
     from minicpm_core.retrieval_models import EmbeddingModel, RerankerModel
@@ -32,6 +33,7 @@ __all__ = [
     "load",
     "merge_adapter",
     "plan",
+    "quantize",
     "shared_engine",
 ]
 
@@ -44,6 +46,7 @@ _HOMES = {
     "load": "engine",
     "MemoryPlan": "memory",
     "plan": "memory",
+    "quantize": "int4.export",
     "close_all": "registry",
     "shared_engine": "registry",
 }

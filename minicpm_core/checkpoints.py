@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from minicpm_core.activations import register_activation
 from minicpm_core.families import Family, find_family
 from minicpm_core.files import check_tokenizer, find_weight_files, has_file, read_json, read_text
-from minicpm_core.quantization import stored_quantization, unsuitable_modules
+from minicpm_core.quantization import computes_here, stored_quantization, unsuitable_modules
 from minicpm_core.quiet import quiet
-from minicpm_core.weights import StoredTensor, open_tensors
+from minicpm_core.weights import StoredTensor, Tensors, open_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -175,33 +177,32 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
 
     family, folder = checkpoint.family, checkpoint.folder
     config = family.translate(checkpoint.config)
-    text_config = config.get_text_config()
-    register_activation(text_config.hidden_act)
+    register_activation(config.get_text_config().hidden_act)
     stored = stored_quantization(checkpoint.config)
     quantized = stored or quantization_config
-    if stored:
-        config.quantization_config, quantization_config = stored.to_dict(), None
     if notice := family.notice(checkpoint.config):
         logger.warning("%s: %s", checkpoint.name, notice)
     model_class, arrange = getattr(transformers, family.model_class), family.arrange
     if quantized and family.quantized_class and family.quantized_arrange:
         model_class, arrange = family.quantized_class(), family.quantized_arrange
-    extra = {"quantization_config": quantization_config} if quantization_config else {}
-    if quantized:
-        extra["device_map"] = {"": device}
-    with open_tensors(checkpoint.weight_files) as tensors:
-        arranged = dict(arrange(tensors))
-        if config.tie_word_embeddings:
-            arranged.pop("lm_head.weight", None)  # some store the copy
-        refuse_other_sizes(arranged, text_config)
-        if quantization_config:
+    reopen = partial(open_arranged, checkpoint, config, arrange)
+    with reopen() as arranged:
+        if quantization_config and not stored:
             quantization_config.llm_int8_skip_modules += unsuitable_modules(arranged, quantization_config)
         try:
             with quiet():
-                # No folder is given: transformers would look for adapters and for generation code in it.
-                model, info = model_class.from_pretrained(
-                    None, config=config, state_dict=arranged, dtype=dtype, output_loading_info=True, **extra
-                )
+                if device == "cpu" and quantized and computes_here(quantized, arranged):
+                    model, info = _load_four_bit(checkpoint, model_class, config, arranged, reopen, dtype, quantized)
+                else:
+                    extra: dict[str, Any] = {"device_map": {"": device}} if quantized else {}
+                    if stored:
+                        config.quantization_config = stored.to_dict()
+                    elif quantized:
+                        extra["quantization_config"] = quantized
+                    # No folder is given: transformers would look for adapters and for generation code in it.
+                    model, info = model_class.from_pretrained(
+                        None, config=config, state_dict=arranged, dtype=dtype, output_loading_info=True, **extra
+                    )
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"the weights in {folder} do not fit its config.json: {reason}") from error
@@ -215,6 +216,27 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
     model.config.name_or_path = str(folder)
     model._weight_conversions = None  # so that it is saved under the names that every version of transformers reads
     return model.eval()
+
+
+@contextmanager
+def open_arranged(checkpoint: Checkpoint, config: Any, arrange: Any, *, mapped: bool = True) -> Iterator[Tensors]:
+    """Give access to the tensors by the names of the class in transformers."""
+    with open_tensors(checkpoint.weight_files, mapped=mapped) as tensors:
+        arranged = dict(arrange(tensors))
+        if config.tie_word_embeddings:
+            arranged.pop("lm_head.weight", None)  # some store the copy
+        refuse_other_sizes(arranged, config.get_text_config())
+        yield arranged
+
+
+def _load_four_bit(
+    checkpoint: Checkpoint, model_class: Any, config: Any, tensors: Tensors, reopen: Any, dtype: Any, quantized: Any
+) -> tuple[Any, dict[str, Any]]:
+    from minicpm_core.int4.model import Source, load_four_bit
+
+    way = {"family": checkpoint.family.name, "config": json.dumps(dict(checkpoint.config), sort_keys=True)}
+    source = Source(checkpoint.name, checkpoint.weight_files, tensors, partial(reopen, mapped=False), way)
+    return load_four_bit(model_class, config, source, dtype=dtype, quantized=quantized)
 
 
 def refuse_other_sizes(tensors: Mapping[str, StoredTensor], config: Any) -> None:

@@ -121,6 +121,26 @@ def _read_index(folder: Path, name: str) -> list[str]:
 
 def read_header(file: Path) -> dict[str, dict[str, Any]]:
     """Return a safetensors file's tensors: name -> {"dtype", "shape", "data_offsets"}; ValueError if it is damaged."""
+    header, length = _read_header(file)
+    tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+    size = file.stat().st_size
+    try:
+        end = 8 + length + _data_size(tensors)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged: {error or 'no header'}; download it again") from error
+    if end != size:
+        raise ValueError(f"{file} has {size:,} bytes where its header says {end:,}: truncated; download it again")
+    return tensors
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """Return the texts in a safetensors file's header; ValueError if it is damaged."""
+    metadata = _read_header(file)[0].get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _read_header(file: Path) -> tuple[dict[str, Any], int]:
+    """Return the header as it stands and its length in bytes."""
     size = file.stat().st_size
     try:
         with file.open("rb") as stream:
@@ -128,15 +148,13 @@ def read_header(file: Path) -> dict[str, dict[str, Any]]:
             if length > min(size - 8, _MAX_HEADER):
                 raise ValueError("the header is cut off")
             header = json.loads(stream.read(length))
-        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
-        end = 8 + length + _data_size(tensors)
+            if not isinstance(header, dict):
+                raise ValueError("the header is no object")
+            return header, length
     except RecursionError as error:
         raise ValueError(f"{file} is damaged: its header is nested too deeply; download it again") from error
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError) as error:
         raise ValueError(f"{file} is damaged: {error or 'no header'}; download it again") from error
-    if end != size:
-        raise ValueError(f"{file} has {size:,} bytes where its header says {end:,}: truncated; download it again")
-    return tensors
 
 
 def _data_size(tensors: Mapping[str, Mapping[str, Any]]) -> int:

@@ -17,7 +17,7 @@ from minicpm_core.vision import tower_bytes
 
 RUNTIME_BYTES = int(0.45 * 2**30)
 """Python with torch and transformers imported."""
-PREFILL_CHUNK = 512
+PREFILL_CHUNK = 1024
 """Prompt tokens per forward pass."""
 MIN_CONTEXT = 512
 _BYTES_PER_WEIGHT = {None: 2.0, "int8": 1.01, "int4": 0.516}

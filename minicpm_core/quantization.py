@@ -96,6 +96,21 @@ def unsuitable_modules(tensors: Mapping[str, Any], quantization_config: Any) -> 
     return [name for name, shape in weights.items() if len(shape) == 2 and (shape[0] % rows or shape[1] % columns)]
 
 
+def computes_here(quantization_config: Any, tensors: Mapping[str, Any]) -> bool:
+    """Tell whether the CPU's own 4-bit layers (minicpm_core.int4) can be used; else bitsandbytes' are.
+
+    Args:
+        quantization_config: how the model is, or is to be, quantised.
+        tensors: by name; where they are stored in 4 bits, in which way is told by them.
+    """
+    if not quantization_config.load_in_4bit:
+        return False
+    from minicpm_core.int4.loading import is_standard
+
+    stored = any(".quant_state.bitsandbytes__" in name for name in tensors)
+    return is_standard(tensors) if stored else quantization_config.bnb_4bit_quant_type == "nf4"
+
+
 def stored_kind(config: Mapping[str, Any]) -> Literal["int4", "int8"] | None:
     """Return how the checkpoint's weights are quantised already, None where they are not.
 

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-_CHECKED_AT_ONCE = 2**24
+from minicpm_core.files import read_header
+
 _COPY_OF_BASE = ".original_module."
 """PEFT's copy of a module as it was before training."""
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8", "I8": "int8"}
 _IGNORED = ".rotary_emb.inv_freq"
 """A buffer that old checkpoints store and every class computes itself."""
 
@@ -26,16 +28,18 @@ class StoredTensor:
         dtype: safetensors' name of the dtype, such as "BF16".
         shape: the sizes, in the order of the dimensions.
         read: returns the tensor.
+        finite: there is no NaN and no infinity in it, which need not be looked for again.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     read: Callable[[], Any]
+    finite: bool = False
 
     def __getitem__(self, index: Any) -> Any:
         tensor = self.read()
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and not self.finite:
             refuse_not_finite(self.name, tensor)
         return tensor[index]
 
@@ -53,25 +57,31 @@ def unchanged(tensors: Tensors) -> Tensors:
 
 
 @contextmanager
-def open_tensors(files: tuple[Path, ...]) -> Iterator[Tensors]:
+def open_tensors(files: tuple[Path, ...], *, mapped: bool = True) -> Iterator[Tensors]:
     """Give access to all tensors in the files; nothing is read yet, and pickles run no code.
+
+    Args:
+        files: safetensors or pickles.
+        mapped: tensors in safetensors lie in the mapped file; else in memory of their own, which ends with them.
 
     Raises:
         ValueError: a file is damaged, or a pickle holds something else than tensors.
     """
     tensors: dict[str, StoredTensor] = {}
     for file in files:
-        tensors |= _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file)
+        if file.suffix != ".safetensors":
+            tensors |= _open_pickle(file)
+        else:
+            tensors |= _open_safetensors(file) if mapped else _open_unmapped(file)
     yield {name: tensor for name, tensor in tensors.items() if not name.endswith(_IGNORED)}
 
 
 def refuse_not_finite(name: str, tensor: Any) -> None:
     """Raise ValueError where a weight is NaN or infinite."""
-    if tensor.element_size() < 2:  # the 8-bit floats of quantised checkpoints have no infinity
+    if tensor.element_size() < 2 or not tensor.numel():  # 8-bit floats of quantised checkpoints have no infinity
         return
-    for part in tensor.reshape(-1).split(_CHECKED_AT_ONCE):
-        if not part.isfinite().all():
-            raise ValueError(f"tensor {name} holds numbers that are not finite (NaN or infinity); download it again")
+    if not all(bound.isfinite() for bound in tensor.aminmax()):  # NaN is both; nothing as large as the tensor is made
+        raise ValueError(f"tensor {name} holds numbers that are not finite (NaN or infinity); download it again")
 
 
 def _open_safetensors(file: Path) -> dict[str, StoredTensor]:
@@ -88,6 +98,33 @@ def _open_safetensors(file: Path) -> dict[str, StoredTensor]:
         name: StoredTensor(name, dtype, shape, partial(handle.get_tensor, name))
         for name, (dtype, shape) in kinds.items()
     }
+
+
+def _open_unmapped(file: Path) -> dict[str, StoredTensor]:
+    header = read_header(file)
+    start = file.stat().st_size - max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    return {
+        name: StoredTensor(
+            name, tensor["dtype"], tuple(tensor["shape"]), partial(_read_unmapped, file, start, name, tensor)
+        )
+        for name, tensor in header.items()
+    }
+
+
+def _read_unmapped(file: Path, start: int, name: str, tensor: Mapping[str, Any]) -> Any:
+    import torch
+
+    first, end = tensor["data_offsets"]
+    data = torch.empty(end - first, dtype=torch.uint8)
+    array: Any = data.numpy()
+    view, place = memoryview(array), 0
+    with file.open("rb", buffering=0) as stream:
+        stream.seek(start + first)
+        while place < len(view) and (count := stream.readinto(view[place:])):
+            place += count
+    if place < len(view):
+        raise ValueError(f"{file} became shorter while it was read; tensor {name} is not whole")
+    return data.view(getattr(torch, _DTYPES[tensor["dtype"]])).view(tensor["shape"])
 
 
 def _open_pickle(file: Path) -> dict[str, StoredTensor]:

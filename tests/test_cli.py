@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,6 +127,35 @@ def test_convert_writes_a_copy_that_loads_again(toy: Path, tmp_path: Path, capsy
     assert json.loads((tmp_path / "copy" / "config.json").read_text())["model_type"] == "llama"
     assert main(["convert", str(toy), str(tmp_path / "copy")]) == 1
     assert "copy" in capsys.readouterr().err
+
+
+def test_quantize_writes_a_copy_that_loads_again(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bitsandbytes")
+    assert main(["quantize", str(toy), str(tmp_path / "copy"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "copy")}
+    assert main(["doctor", str(tmp_path / "copy"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"][0]["quantization"] == "int4"
+    assert main(["quantize", str(tmp_path / "copy"), str(tmp_path / "again")]) == 1
+    assert "stored in int4 already" in capsys.readouterr().err
+
+
+def test_cache_lists_and_clears(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("MINICPM_CACHE", str(tmp_path))
+    (tmp_path / "int4").mkdir()
+    save_file({"a": torch.zeros(1000)}, tmp_path / "int4" / "x-y.safetensors", {"model": "some/model"})
+    size = (tmp_path / "int4" / "x-y.safetensors").stat().st_size
+    assert main(["cache", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["copies"]
+    assert (row["model"], row["bytes"]) == ("some/model", size)
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cache"] == {"folder": str(tmp_path), "bytes": size}
+    assert main(["cache", "--clear", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["freed"] == size
+    assert main(["cache"]) == 0
+    assert "some/model" not in capsys.readouterr().out
 
 
 def test_doctor_tells_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
