@@ -15,11 +15,16 @@ class _Recorder:
     def __init__(self, sampling: Sampling, prompt_ids: Sequence[int]) -> None:
         self.ids: list[int] = []
         self.wanted = sampling.max_new_tokens or 0
+        self.cached_tokens = 0
         self.sampler = Sampler(sampling, list(prompt_ids))
 
     @property
     def ended(self) -> bool:
         return len(self.ids) >= self.wanted
+
+    @property
+    def left(self) -> int:
+        return self.wanted - len(self.ids)
 
     def begin(self) -> list[int]:
         return []
