@@ -45,11 +45,13 @@ def generate_chunks(
                 prompt, context.skipped = model.prefill(prompt["input_ids"], pictures, cancelled)
             except Cancelled:
                 return
+        logits = context.prompt[1]
         for start in range(len(context.ids), len(keys), PREFILL_CHUNK):
             if cancelled.is_set():
                 return
             part = {name: take_tokens(name, values, start, PREFILL_CHUNK) for name, values in prompt.items()}
             logits = context.read(keys[start : start + PREFILL_CHUNK], part)
+        context.prompt = len(context.ids), logits
         del prompt
         yield from answer.read(tokens)
         text, lookup = prompt_ids + tokens, Lookup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 _LEAST = 8
@@ -23,14 +24,15 @@ class Prefixes:
         self._kept: list[Context] = []
 
     def open(self, model: Any, ids: Sequence[int]) -> Context:
-        """Return a context that has read what `ids` share with a request before, at most all but the last of them.
+        """Return a context that has read what `ids` share with a request before.
+
+        All of a prompt are shared with the same prompt only; of others, the last is read anew for its logits.
 
         Args:
             model: a language model of transformers.
             ids: the prompt's token ids, or other numbers that tell its tokens apart.
         """
-        kept = max(self._kept, key=lambda kept: shared(kept.ids, ids), default=None)
-        common = min(shared(kept.ids, ids), len(ids) - 1) if kept else 0
+        common, kept = max(((kept.share(ids), kept) for kept in self._kept), key=itemgetter(0), default=(0, None))
         if kept is None or common < _LEAST:
             return Context(model, self)
         self._kept.remove(kept)
@@ -67,6 +69,7 @@ class Context:
         from transformers import DynamicCache
 
         self.ids: list[int] = []
+        self.prompt: tuple[int, Any] = (0, None)  # length of the last whole prompt, and the logits behind it
         self.skipped = 0  # positions that pictures take beyond their tokens
         self._model, self._prefixes = model, prefixes
         self._cache = DynamicCache(config=model.config)
@@ -104,10 +107,16 @@ class Context:
             self._cache.crop(-count)
             del self.ids[-count:]
 
+    def share(self, ids: Sequence[int]) -> int:
+        """Return how many of a prompt's tokens can be taken over: those read here, but for a last one without logits."""
+        return min(shared(self.ids, ids), len(ids) - (self.prompt[0] != len(ids)))
+
     def branch(self, length: int) -> Context:
         """Return another context that has read the first `length` tokens; it copies nothing before it reads on."""
         branch = Context(self._model, self._prefixes)
         branch.ids = self.ids[:length]
+        if self.prompt[0] <= length:
+            branch.prompt = self.prompt
         for old, new in zip(self._cache.layers, branch._cache.layers, strict=True):
             new.lazy_initialization(old.keys, old.values)
             new.keys, new.values = old.keys[..., :length, :], old.values[..., :length, :]
