@@ -108,7 +108,7 @@ class Context:
             del self.ids[-count:]
 
     def share(self, ids: Sequence[int]) -> int:
-        """Return how many of a prompt's tokens can be taken over: those read here, but for a last one without logits."""
+        """Return how many of a prompt's tokens can be taken over; its last one where the logits behind it are known."""
         return min(shared(self.ids, ids), len(ids) - (self.prompt[0] != len(ids)))
 
     def branch(self, length: int) -> Context:

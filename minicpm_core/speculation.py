@@ -35,7 +35,10 @@ class Lookup:
             self._pause -= 1
             return []
         start = self._behind.get(tuple(ids[-_MATCH:]))
-        return [] if start is None else list(ids[start : start + min(self._length, max(most, 0))])
+        if start is None:
+            return []
+        period = len(ids) - start  # what repeats itself goes on doing so
+        return [ids[start + n % period] for n in range(min(self._length, most))]
 
     def judge(self, drafted: int, right: int) -> None:
         """Learn from a draft of which the first `right` tokens were what the model chose."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import DynamicCache, LlamaConfig, Qwen2Config
 from minicpm_core import Chunk, Engine, Sampling, load
 from minicpm_core.prefix import Context, Prefixes, can_rewind, shared
 from minicpm_core.rag import build_messages
-from minicpm_core.speculation import Lookup
+from tests.recording import recorded_passes
 from tests.test_adapters import write_adapter
 from tests.test_vision_engine import ask as ask_about
 from tests.test_vision_engine import picture
@@ -25,6 +26,7 @@ from tests.toy_vision import write_native
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1.3, max_new_tokens=12)
 SEEDED = Sampling(temperature=1.0, seed=5, max_new_tokens=12)
+LONG = longrope(8)["long_factor"]
 PASSAGES = ["The lamp has a warranty of two years.", "It costs 35 EUR.", "保修期为两年。"]
 TOOL = {"name": "find", "parameters": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}}
 
@@ -74,29 +76,15 @@ def assert_same(answer: Chunk, other: Chunk) -> None:
     assert answer.usage == other.usage
 
 
-def count_read(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> list[int]:
-    """Return a list that gets the number of tokens of each pass of the model; answers are not guessed ahead."""
-    monkeypatch.setattr(Lookup, "draft", lambda *_: [])
-    passes: list[int] = []
-    forward = engine.model.forward
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        passes.append((kwargs["input_ids"] if "input_ids" in kwargs else kwargs["inputs_embeds"]).shape[1])
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(engine.model, "forward", counted)
-    return passes
-
-
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_alternating_conversations_get_the_answers_of_cold_prompts(
-    tmp_path: Path, name: str, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, name: str, sampling: Sampling
 ) -> None:
-    with load(write_family(tmp_path, name, initializer_range=0.5)) as engine:
+    folder = write_family(tmp_path, name, initializer_range=0.5)
+    with load(folder) as engine, recorded_passes(engine) as passes:
         engine._prefixes = Prefixes(2000)  # the toy's window is too small for several conversations
         first, second = [user("What is the name of the city?")], [user("What is the lamp?")]
-        passes = record_ids(monkeypatch, engine)
         seen: list[tuple[list[int], list[int]]] = []  # prompts, and all that the model has read of the request
         reused = 0
         for turn in range(3):
@@ -107,26 +95,12 @@ def test_alternating_conversations_get_the_answers_of_cold_prompts(
                 expected = max((common(ids, *earlier) for earlier in seen), default=0)
                 assert cached(answer) == (expected if expected >= 8 else 0)
                 reused += cached(answer)
-                seen.append((ids, ids[: cached(answer)] + sum(passes, [])))
+                seen.append((ids, [*ids[: cached(answer)], *chain(*passes)]))
                 assert seen[-1][1][: len(ids)] == ids
                 assert_same(answer, ask(engine, talk, cold=True, sampling=sampling))
             for talk in (first, second):
                 talk += [{"role": "assistant", "content": f"turn {turn}"}, user(CORPUS[turn][:40])]
         assert reused > 250
-
-
-def record_ids(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> list[list[int]]:
-    """Return a list that gets the tokens of each pass of the model; answers are not guessed ahead."""
-    monkeypatch.setattr(Lookup, "draft", lambda *_: [])
-    passes: list[list[int]] = []
-    forward = engine.model.forward
-
-    def recorded(*args: Any, **kwargs: Any) -> Any:
-        passes.append(kwargs["input_ids"][0].tolist())
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(engine.model, "forward", recorded)
-    return passes
 
 
 def common(ids: Sequence[int], prompt: Sequence[int], read: Sequence[int] = ()) -> int:
@@ -136,33 +110,26 @@ def common(ids: Sequence[int], prompt: Sequence[int], read: Sequence[int] = ()) 
     return same if list(ids) == list(prompt) else min(same, len(ids) - 1)
 
 
-def test_a_follow_up_question_on_the_same_passages_reads_the_question_only(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_follow_up_question_on_the_same_passages_reads_the_question_only(engine: Engine) -> None:
     questions = ["What does the lamp cost?", "How long is the warranty?"]
     prompts = [build_messages(question, PASSAGES) for question in questions]
     ids = [engine.encode(prompt) for prompt in prompts]
     expected = common(ids[1], ids[0])
     passages = engine.render(prompts[0]).split(questions[0])[0]
     assert expected >= len(engine.encode(passages)) - 1  # all of the passages; a token may join the question
-    passes = count_read(monkeypatch, engine)
-    assert cached(ask(engine, prompts[0])) == 0
-    assert passes[0] == len(ids[0])
-    passes.clear()
-    answer = ask(engine, prompts[1])
-    assert cached(answer) == expected
-    assert passes[0] == len(ids[1]) - expected
-    passes.clear()
-    assert cached(ask(engine, prompts[1])) == len(ids[1])
-    assert max(passes) < 20  # steps of the answer; none of the prompt
+    for prompt, known, whole in ((0, 0, ids[0]), (1, expected, ids[1]), (1, len(ids[1]), ids[1])):
+        with recorded_passes(engine) as passes:
+            assert cached(ask(engine, prompts[prompt])) == known
+        assert passes[0] == whole[known:] or (known == len(whole) and len(passes[0]) == 1)
+        assert [len(part) for part in passes[1:]] == [1] * len(passes[1:])
 
 
-def test_a_conversation_goes_on_where_it_ended(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation_goes_on_where_it_ended(engine: Engine) -> None:
     talk = [user("What is the lamp?")]
     said = "the quick brown fox jumps over the lazy dog"
-    passes = record_ids(monkeypatch, engine)
-    assert ask(engine, talk, grammar=f'start: "{said}" /x{{1,3}}/').content.startswith(said)
-    read = sum(passes, [])
+    with recorded_passes(engine) as passes:
+        assert ask(engine, talk, grammar=f'start: "{said}" /x{{1,3}}/').content.startswith(said)
+    read = list(chain(*passes))
     talk += [{"role": "assistant", "content": said}, user("And?")]
     expected = common(engine.encode(talk), read)
     assert expected > len(engine.encode(talk[:1])) + 5  # most of the answer too
@@ -317,7 +284,12 @@ def test_a_batch_and_closing_free_what_is_remembered(engine: Engine) -> None:
         (LlamaConfig(num_hidden_layers=1, rope_parameters={"rope_type": "dynamic", "factor": 2.0}), False),
         (LlamaConfig(num_hidden_layers=1, rope_parameters=longrope(8, original=64)), False),
         (LlamaConfig(num_hidden_layers=1, rope_parameters=longrope(8, original=2048)), True),
-        (LlamaConfig(num_hidden_layers=1, rope_parameters=longrope(8) | {"short_factor": longrope(8)["long_factor"]}), True),
+        (
+            LlamaConfig(
+                num_hidden_layers=1, rope_parameters=longrope(8) | {"short_factor": longrope(8)["long_factor"]}
+            ),
+            True,
+        ),
         (Qwen2Config(num_hidden_layers=1, use_sliding_window=True, sliding_window=64, max_window_layers=0), False),
         (Qwen2Config(num_hidden_layers=1), True),
     ],
