@@ -44,7 +44,7 @@ DEMO_PASSAGES = (
 )
 DEMO_QUESTIONS = {
     "copied": ("Who signed the lease?", "What does the Falcon lamp weigh?", "How long does the battery last?"),
-    "free": ("Where is the swimming pool?", "Who repairs the roof?", "When does the shop open?"),
+    "refused": ("Where is the swimming pool?", "Who repairs the roof?", "When does the shop open?"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,37 @@ def test_what_another_begins_with_is_kept_once() -> None:
         assert [len(kept.ids) for kept in prefixes._kept] == [max(length, 50) if length != 20 else 20]
 
 
+def test_a_prompt_that_was_read_again_replaces_the_first() -> None:
+    model, prefixes = Reader(), Prefixes(1000)
+    for more in ([], list(range(20, 40))):
+        with prefixes.open(model, range(20)) as context:
+            context.read([*range(len(context.ids), 20), *more])
+    assert [len(kept.ids) for kept in prefixes._kept] == [40]
+
+
+def test_a_few_tokens_are_not_worth_it() -> None:
+    model, prefixes = Reader(), Prefixes(1000)
+    with prefixes.open(model, range(30)) as context:
+        context.read(list(range(30)))
+    for same in (7, 8):
+        with prefixes.open(model, [*range(same), 99, 98]) as context:
+            assert len(context.ids) == (8 if same == 8 else 0)
+
+
+def test_a_generator_that_is_closed_keeps_what_it_read() -> None:
+    prefixes = Prefixes(1000)
+
+    def generate() -> Iterator[None]:
+        with prefixes.open(Reader(), range(30)) as context:
+            context.read(list(range(30)))
+            yield
+
+    stream = generate()
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert [len(kept.ids) for kept in prefixes._kept] == [30]
+
+
 class Reader:
     """A model of one layer that only fills its cache."""
 
@@ -239,9 +270,10 @@ def test_a_cancelled_answer_is_remembered_as_far_as_it_came(engine: Engine) -> N
 def test_nothing_is_remembered_of_a_pass_that_failed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = build_messages("What does the lamp cost?", PASSAGES)
     expected = ask(engine, prompt, cold=True)
-    last = engine.model.model.layers[-1]
+    last, passes = engine.model.model.layers[-1], iter([engine.model.model.layers[-1].forward, fail])
     with monkeypatch.context() as patch:
-        patch.setattr(last, "forward", fail)  # the layers before it have read on
+        patch.setattr("minicpm_core.generation.PREFILL_CHUNK", 40)
+        patch.setattr(last, "forward", lambda *args, **kwargs: next(passes)(*args, **kwargs))
         with pytest.raises(RuntimeError, match="out of order"):
             ask(engine, prompt)
     answer = ask(engine, prompt)

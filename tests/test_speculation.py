@@ -150,6 +150,7 @@ def test_an_answer_never_has_more_tokens_than_asked_for(tmp_path: Path, most: in
         assert_same(guessed, alone)
         assert guessed.usage is not None
         assert (guessed.usage.completion_tokens, guessed.finish_reason) == (most, "length")
+        assert all(drafted < most for drafted, _ in oracle.judged)  # a step gives one token more than was guessed
 
 
 def test_a_stream_that_is_left_inside_a_guess_leaves_a_sound_prefix(tmp_path: Path, oracle: type[Oracle]) -> None:
