@@ -150,7 +150,16 @@ def test_an_answer_never_has_more_tokens_than_asked_for(tmp_path: Path, most: in
         assert_same(guessed, alone)
         assert guessed.usage is not None
         assert (guessed.usage.completion_tokens, guessed.finish_reason) == (most, "length")
-        assert all(drafted < most for drafted, _ in oracle.judged)  # a step gives one token more than was guessed
+
+
+def test_nothing_is_guessed_beyond_the_end(tmp_path: Path) -> None:
+    with load(write_family(tmp_path, "minicpm")) as engine:  # says one token for ever
+        for most in range(8, 24):
+            sampling = Sampling(temperature=0, repetition_penalty=1.0, max_new_tokens=most)
+            with recorded_passes(engine, guesses=True) as passes:
+                ask(engine, [user("What is the lamp?")], cold=True, sampling=sampling)
+            assert len(passes) < most
+            assert sum(len(part) for part in passes[1:]) == most - 1  # the last one is not read
 
 
 def test_a_stream_that_is_left_inside_a_guess_leaves_a_sound_prefix(tmp_path: Path, oracle: type[Oracle]) -> None:
