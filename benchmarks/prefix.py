@@ -2,8 +2,9 @@
 
 Run it as `python -m benchmarks.prefix [--int4]`; it writes a random checkpoint in MiniCPM5-1B's shape to a temporary
 folder (2.2 GB), asks in turn with and without, and prints one JSON line per comparison: medians of seconds, and the
-rounds' ratios. Where other programs run too, set OMP_NUM_THREADS=1 and read the processor's time. Answers at that size are dictated, since random weights say nothing: the model computes
-every step, and what it should choose is given. The demo checkpoint answers by itself.
+rounds' ratios. Where other programs run too, set OMP_NUM_THREADS=1 and read the processor's time. Answers at that size
+are dictated, since random weights say nothing: the model computes every step, and what it should choose is given. The
+demo checkpoint answers by itself.
 """
 
 from __future__ import annotations
