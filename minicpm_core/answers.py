@@ -95,6 +95,12 @@ class Answer:
         self._finish: FinishReason | None = None
         self._count = self._reasoning_count = 0
         self._called = self._calls_tools = self._is_cut = False
+        self.cached_tokens = 0  # of the prompt; for the usage
+
+    @property
+    def left(self) -> int:
+        """Tokens that the answer may still have."""
+        return self._left
 
     @property
     def ended(self) -> bool:
@@ -158,6 +164,7 @@ class Answer:
         usage = Usage(
             len(self._request.prompt_ids),
             self._count,
+            self.cached_tokens,
             reasoning_tokens=self._reasoning_count,
             forced_tokens=min(self._guide.forced_tokens, self._count),
         )

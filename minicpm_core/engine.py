@@ -26,6 +26,7 @@ from minicpm_core.guidance import GrammarTokenizer
 from minicpm_core.memory import MemoryPlan, available_memory, plan_checkpoint, refuse_if_too_large
 from minicpm_core.messages import check_messages
 from minicpm_core.plans import AnswerPlan, plan_answer
+from minicpm_core.prefix import Prefixes
 from minicpm_core.quantization import bitsandbytes_config
 from minicpm_core.rendering import lay_out
 from minicpm_core.templates import render_template
@@ -60,6 +61,7 @@ class Engine:
         grammar = GrammarTokenizer(tokenizer, self._tokenizer_lock, sorted(stop_ids))
         hidden = _hidden_ids(checkpoint.family, tokenizer)
         self._vocabulary = Vocabulary(tokenizer, self._tokenizer_lock, stop_ids, hidden, grammar)
+        self._prefixes = Prefixes(memory.context_window)  # the plan has room for so many tokens
         self._worker = Worker(checkpoint.name)
         self._close = weakref.finalize(self, self._worker.close)
 
@@ -270,6 +272,7 @@ class Engine:
 
         def switch(cancelled: threading.Event) -> Iterator[Chunk]:
             switch_adapter(self._adapted, name)
+            self._prefixes.clear()
             return iter(())
 
         for _ in self._worker.stream(switch):  # in its turn, so that no answer is begun with one and ended with another
@@ -279,6 +282,7 @@ class Engine:
         """Stop what runs, refuse what waits, and free the model's memory."""
         self._close()
         self.model = self._adapted = None
+        self._prefixes.clear()
 
     def __enter__(self) -> Engine:
         return self
@@ -288,7 +292,8 @@ class Engine:
 
     def _generate(self, request: Request, cancelled: threading.Event) -> Iterator[Chunk]:
         answer = Answer(request, self.family, self._vocabulary)
-        return generate_chunks(self.model, list(request.prompt_ids), request.pictures, answer, cancelled)
+        ids, pictures = list(request.prompt_ids), request.pictures
+        return generate_chunks(self.model, ids, pictures, answer, cancelled, self._prefixes)
 
     def _generate_group(
         self, requests: Sequence[Request], group: Sequence[int], cancelled: threading.Event
@@ -298,6 +303,7 @@ class Engine:
             if not cancelled.is_set():
                 yield group[0], sum_chunks(iter(chunks))
             return
+        self._prefixes.clear()  # a batch may take all the memory there is for caches
         answers = [Answer(requests[n], self.family, self._vocabulary) for n in group]
         prompts = [requests[n].prompt_ids for n in group]
         for place, answer in generate_batch(self.model, prompts, answers, cancelled):

@@ -1,4 +1,4 @@
-"""The one token stream: prompt in chunks, tokens one by one (and what a grammar forces at once), chunks of text out."""
+"""The one token stream: prompt in chunks, tokens (and guesses at what follows them), chunks of text out."""
 
 from __future__ import annotations
 
@@ -8,45 +8,72 @@ from typing import Any
 
 from minicpm_core.answers import Answer
 from minicpm_core.memory import PREFILL_CHUNK
+from minicpm_core.prefix import Prefixes, shared
+from minicpm_core.speculation import Lookup
 from minicpm_core.types import Chunk
 from minicpm_core.vision import Cancelled
 
 
 def generate_chunks(
-    model: Any, prompt_ids: list[int], pictures: Any, answer: Answer, cancelled: threading.Event
+    model: Any,
+    prompt_ids: list[int],
+    pictures: Any,
+    answer: Answer,
+    cancelled: threading.Event,
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Chunk]:
-    """Yield the answer's chunks; ends early, without a last chunk, when `cancelled` is set."""
-    import torch
-    from transformers import DynamicCache
+    """Yield the answer's chunks; ends early, without a last chunk, when `cancelled` is set.
 
-    with torch.inference_mode():
+    Args:
+        model: a language model of transformers, or one of `vision`.
+        prompt_ids: token ids.
+        pictures: the prompt's pictures (`vision.prompt.Pictures`), None where there are none.
+        answer: the answer in the making.
+        cancelled: looked at between two steps.
+        prefixes: what earlier requests have read; None computes the whole prompt.
+    """
+    import torch
+
+    prefixes = Prefixes(0) if prefixes is None else prefixes
+    keys = prompt_ids if pictures is None else pictures.mark(prompt_ids)
+    with torch.inference_mode(), prefixes.open(model, keys) as context:
+        answer.cached_tokens = len(context.ids)
         tokens = answer.begin()
-        cache = DynamicCache(config=model.config)
         prompt = {"input_ids": torch.tensor([prompt_ids], device=model.device)}
-        skipped = 0  # positions that pictures take beyond their tokens
-        if pictures is not None:
+        if pictures is not None and len(context.ids) < pictures.end:
             try:
-                prompt, skipped = model.prefill(prompt["input_ids"], pictures, cancelled)
+                prompt, context.skipped = model.prefill(prompt["input_ids"], pictures, cancelled)
             except Cancelled:
                 return
-        for start in range(0, len(prompt_ids), PREFILL_CHUNK):
+        logits = context.prompt[1]
+        for start in range(len(context.ids), len(keys), PREFILL_CHUNK):
             if cancelled.is_set():
                 return
             part = {name: take_tokens(name, values, start, PREFILL_CHUNK) for name, values in prompt.items()}
-            logits = model(**part, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            logits = context.read(keys[start : start + PREFILL_CHUNK], part)
+        context.prompt = len(context.ids), logits
         del prompt
         yield from answer.read(tokens)
+        text, lookup = prompt_ids + tokens, Lookup()
+        draft: list[int] = []
         while not answer.ended:
             if cancelled.is_set():
                 return
             if tokens:
-                part = {"input_ids": torch.tensor([tokens], device=model.device)}
-                if skipped:
-                    first = cache.get_seq_length() + skipped
-                    part["position_ids"] = torch.arange(first, first + len(tokens), device=model.device)[None]
-                logits = model(**part, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-            tokens, logprobs = answer.choose(logits[0, -1])
-            yield from answer.read(tokens, logprobs)
+                draft = lookup.draft(text, answer.left - 1) if context.can_rewind else []
+                logits = context.read(tokens + draft, rows=len(draft) + 1)
+            right = 0
+            while not answer.ended:  # each row of logits tells the token behind it, while the draft is right
+                tokens, logprobs = answer.choose(logits[right])
+                text += tokens
+                yield from answer.read(tokens, logprobs)
+                same = shared(tokens, draft[right:])
+                right += same
+                if same < len(tokens):
+                    break
+            tokens = tokens[same:]
+            context.forget(len(draft) - right)
+            lookup.judge(len(draft), right)
     if not cancelled.is_set():
         yield answer.last()
 

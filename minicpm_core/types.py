@@ -64,7 +64,7 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int = field(default=0, compare=False)  # tells of the engine's past, not of the answer
     reasoning_tokens: int = 0
     forced_tokens: int = 0
 

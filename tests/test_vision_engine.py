@@ -138,6 +138,7 @@ def test_prefill_in_parts_equals_one_pass(folders: dict[str, Path], monkeypatch:
     messages = ask(picture(300, 200), "What? " * 30)
     whole = engine.generate(messages, sampling=GREEDY)
     monkeypatch.setattr("minicpm_core.generation.PREFILL_CHUNK", 7)
+    engine._prefixes.clear()
     assert engine.generate(messages, sampling=GREEDY) == whole
 
 
