@@ -15,7 +15,9 @@ import minicpm_core.answers
 from benchmarks.tool_cases import Call, Case
 from minicpm_core import Chunk, Engine, Sampling
 from minicpm_core.guidance import Guide
+from minicpm_core.prefix import Prefixes
 from minicpm_core.rendering import SCHEMA_TEXT, add_to_system
+from minicpm_core.speculation import Lookup
 from minicpm_core.tools import read_tools
 
 
@@ -121,7 +123,8 @@ def ask_in_words(engine: Engine, case: Case, request: str, sampling: Sampling) -
 def _generate(engine: Engine, prompt: Any, sampling: Sampling, **options: Any) -> tuple[Chunk, Meter]:
     options |= {"sampling": sampling}
     meter, prompt_tokens = Meter(), len(engine.prepare(prompt, **options).prompt_ids)
-    with meter.watch(engine.model, prompt_tokens):
+    cold, unguessed = patch.object(engine, "_prefixes", Prefixes(0)), patch.object(Lookup, "draft", lambda *_: [])
+    with cold, unguessed, meter.watch(engine.model, prompt_tokens):  # what the grammar alone gains
         return engine.generate(prompt, **options), meter
 
 

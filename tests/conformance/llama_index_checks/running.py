@@ -71,7 +71,7 @@ class RunningTests(Conformance):
         with counting as steps:
             list(llm.stream_chat(self.ask(), **self.long_options))
             whole = len(steps)
-            assert whole >= 30, "long_options make no long answer"
+            assert whole >= 10, "long_options make no long answer"
             steps.clear()
             stream = llm.stream_chat(self.ask(), **self.long_options)
             next(stream)
@@ -88,7 +88,7 @@ class RunningTests(Conformance):
         with counting as steps:
             await gather(llm.astream_chat(self.ask(), **self.long_options))
             whole = len(steps)
-            assert whole >= 30, "long_options make no long answer"
+            assert whole >= 10, "long_options make no long answer"
             steps.clear()
             stream = await llm.astream_chat(self.ask(), **self.long_options)
             await anext(stream)
