@@ -20,6 +20,7 @@ COMMANDS = {
     "quantize": "write a copy of a checkpoint in int4 that stock transformers opens",
     "merge-adapter": "write a copy of a checkpoint with a LoRA adapter merged into it",
     "cache": "list the int4 copies that later loads start from, or delete them",
+    "evaluate": "measure perplexity, memory and speed of models in 16 bit, int8 and int4, side by side",
     "doctor": "show what is installed, the device, its memory, and which models fit",
 }
 EPILOG = "Errors are one line; the exit code is 2 for wrong usage, 1 for anything else that fails."
@@ -61,10 +62,14 @@ def make_parser() -> argparse.ArgumentParser:
 
     parsers["cache"].add_argument("--clear", action="store_true", help="delete the copies")
 
+    _add_evaluate_arguments(parsers["evaluate"])
+
     doctor = parsers["doctor"]
     doctor.add_argument("model", nargs="?", help="a folder, hub id or demo: show what it needs in memory")
     doctor.add_argument("--memory", metavar="SIZE", help='memory to plan for, such as "4GiB" (default: what is free)')
     doctor.add_argument("--quantization", choices=("int4", "int8", "none", "auto"), default="auto")
+    doctor.add_argument("--context-window", type=int, metavar="TOKENS", help="default: the largest that fits")
+    doctor.add_argument("--embeddings", metavar="NAME", help="an embedding model that is loaded beside MODEL")
     for command in parsers.values():
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -100,6 +105,32 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-tokens", type=int, metavar="TOKENS", help="longest answer")
     group.add_argument("--temperature", type=float, help="0 is greedy; default: what the model's authors recommend")
     group.add_argument("--seed", type=int, help="makes sampling reproducible")
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", metavar="MODEL", help='folders, hub ids or "demo"')
+    kinds = ("none", "int8", "int4")
+    parser.add_argument(
+        "--quantization", nargs="+", choices=kinds, default=kinds, help="rows of each model (default: all three)"
+    )
+    parser.add_argument("--plot", metavar="FILE", help="draw memory against perplexity and speed: .png, .svg or .pdf")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--memory-limit", metavar="SIZE", help='such as "4GiB"; what does not fit is a row that says so'
+    )
+    text = parser.add_argument_group("perplexity")
+    text.add_argument("--text", metavar="FILE", help="text in UTF-8 to score (default: three pages that are shipped)")
+    text.add_argument(
+        "--max-tokens-scored", type=int, default=4096, metavar="TOKENS", help="of its beginning (default: 4096)"
+    )
+    text.add_argument(
+        "--context-window", type=int, metavar="TOKENS", help="seen at a time (default: 1024, or the model's if smaller)"
+    )
+    text.add_argument("--stride", type=int, metavar="TOKENS", help="new ones each time (default: half of those seen)")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--prompt-tokens", type=int, metavar="TOKENS", help="prompt that is timed (default: 512)")
+    speed.add_argument("--decode-tokens", type=int, default=32, metavar="TOKENS", help="behind it (default: 32)")
+    speed.add_argument("--seed", type=int, default=0, help="draws the timed tokens from the text (default: 0)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

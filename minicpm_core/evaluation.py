@@ -1,0 +1,405 @@
+"""What a quantisation costs and saves: perplexity, memory, loading time and speed, each row in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from minicpm_core.quiet import quiet
+from minicpm_core.threads import wait_passively
+
+TEXT = Path(__file__).with_name("evaluation.txt")
+"""English and Chinese prose that was written for this package, so that no model was trained on it."""
+WINDOW = 1024
+PROMPT_TOKENS, DECODE_TOKENS, ROUNDS = 512, 32, 3
+_PIECE = 512
+_LOGITS_BYTES = 128 * 2**20
+_ROWS = 16
+"""Rows of logits that are made float32 at a time."""
+_CHILD = "import sys; sys.path[:] = sys.argv[1:]; from minicpm_core.evaluation import main; main()"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is measured; the same for all rows of a table.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        memory_limit: bytes, or such as "4GiB", as for `load`.
+        context_window: tokens; also the length of the windows in which the text is scored, 1024 at most by default.
+        stride: new tokens scored per window; half a window by default.
+        max_tokens_scored: of the text's beginning; None scores all of it.
+        prompt_tokens: of the prompt whose reading is timed; 512, or what fits, by default.
+        decode_tokens: single tokens that are timed behind it.
+        seed: draws the timed tokens from those of the text.
+    """
+
+    device: str = "auto"
+    memory_limit: int | str | None = None
+    context_window: int | None = None
+    stride: int | None = None
+    max_tokens_scored: int | None = None
+    prompt_tokens: int | None = None
+    decode_tokens: int = DECODE_TOKENS
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model in one quantisation, measured.
+
+    Args:
+        model: as it was asked for.
+        quantization: "none", "int8" or "int4".
+        dtype: number format of what is not quantised.
+        device: where it ran.
+        threads: of torch, on the CPU.
+        weight_bytes: of the model in memory.
+        load_seconds: from files to a model, libraries imported before; nothing is taken from the cache of int4 copies.
+        peak_bytes: after loading, reading the prompt and decoding: the process's resident memory (allocated memory on
+            CUDA); None where the system does not tell it.
+        scoring_peak_bytes: the same after the text was scored too.
+        window: tokens of a scoring window.
+        stride: new tokens per window.
+        text_tokens: of the whole text.
+        log_likelihoods: natural logarithms of the scored tokens' probabilities.
+        prompt_tokens: of the timed prompt.
+        prefill_tokens_per_second: median of three.
+        decode_tokens: timed one by one behind the prompt.
+        decode_tokens_per_second: median of three.
+    """
+
+    model: str
+    quantization: str
+    dtype: str
+    device: str
+    threads: int
+    weight_bytes: int
+    load_seconds: float
+    peak_bytes: int | None
+    scoring_peak_bytes: int | None
+    window: int
+    stride: int
+    text_tokens: int
+    log_likelihoods: tuple[float, ...]
+    prompt_tokens: int
+    prefill_tokens_per_second: float
+    decode_tokens: int
+    decode_tokens_per_second: float
+
+    @property
+    def cross_entropy(self) -> float:
+        """Mean negative log likelihood of a scored token, in nats."""
+        return -math.fsum(self.log_likelihoods) / len(self.log_likelihoods)
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of `cross_entropy`; infinite where it is no longer a number of the machine."""
+        return _exp(self.cross_entropy)
+
+    def compare(self, other: Evaluation) -> tuple[float, float] | None:
+        """Return the ratio of the perplexities, this to the other, and the standard error of the ratio.
+
+        Tokens are compared in pairs, so the error is far smaller than that of either perplexity. None where the two
+        scored other tokens, or in other windows.
+        """
+        alike = [(e.window, e.stride, len(e.log_likelihoods)) for e in (self, other)]
+        if alike[0] != alike[1] or len(self.log_likelihoods) < 2:
+            return None
+        pairs = zip(self.log_likelihoods, other.log_likelihoods, strict=True)
+        lost = [theirs - ours for ours, theirs in pairs]
+        ratio = _exp(statistics.fmean(lost))
+        return ratio, ratio * statistics.stdev(lost) / math.sqrt(len(lost))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One model in one quantisation that could not be measured, and why."""
+
+    model: str
+    quantization: str
+    error: str
+
+
+def evaluate_apart(model: str, quantization: str, text: str, settings: Settings) -> Evaluation | Failure:
+    """Do what `evaluate` does in a process of its own, so that the memory is that row's own.
+
+    What goes wrong there, the system's end of the process included, is a `Failure`.
+    """
+    request = {"model": model, "quantization": quantization, "text": text, "settings": asdict(settings)}
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD, *sys.path],
+        input=json.dumps(request),
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode:
+        return Failure(model, quantization, _describe_end(done.returncode, done.stderr))
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        return Failure(model, quantization, answer["error"])
+    sys.stderr.write(done.stderr)  # warnings
+    return Evaluation(**answer | {"log_likelihoods": tuple(answer["log_likelihoods"])})
+
+
+def evaluate(model: str, quantization: str, text: str, settings: Settings | None = None) -> Evaluation:
+    """Load a model and measure it, in this process.
+
+    Args:
+        model: a folder, a hub id or "demo".
+        quantization: "none", "int8" or "int4".
+        text: what is scored, and whose tokens the timed prompt is drawn from.
+        settings: how.
+
+    Raises:
+        ValueError: the text has fewer than two tokens, or a setting does not fit the model or the others.
+        MemoryError: the model does not fit into the limit.
+        FileNotFoundError, ConnectionError, ImportError: as for `load`.
+    """
+    import torch
+
+    from minicpm_core import load
+
+    settings = settings or Settings()
+    _import_for(model, quantization)
+    started = time.perf_counter()
+    with load(
+        model,
+        quantization=quantization,
+        device=settings.device,
+        memory_limit=settings.memory_limit,
+        context_window=settings.context_window,
+    ) as engine:
+        device = engine.model.device
+        _wait_for(device)
+        load_seconds = time.perf_counter() - started
+        ids, length = engine.encode(text), engine.count_tokens(text)  # the former may begin with BOS
+        if length < 2:
+            raise ValueError(f"the text is {length} token(s) for this model; perplexity needs two at least")
+        window, stride = _choose_windows(engine.context_window, settings)
+        with torch.inference_mode():
+            prompt_tokens, prefill, decode = _time(engine, ids, settings)
+            peak = peak_memory(device)
+            scored = log_likelihoods(
+                engine.model, ids[: (settings.max_tokens_scored or len(ids)) + 1], window=window, stride=stride
+            )
+        return Evaluation(
+            model=model,
+            quantization=quantization,
+            dtype=str(engine.model.dtype).removeprefix("torch."),
+            device=str(device),
+            threads=torch.get_num_threads(),
+            weight_bytes=engine.memory_report()["parameters"],
+            load_seconds=load_seconds,
+            peak_bytes=peak,
+            scoring_peak_bytes=peak_memory(device),
+            window=window,
+            stride=stride,
+            text_tokens=length,
+            log_likelihoods=tuple(scored),
+            prompt_tokens=prompt_tokens,
+            prefill_tokens_per_second=prefill,
+            decode_tokens=settings.decode_tokens,
+            decode_tokens_per_second=decode,
+        )
+
+
+def log_likelihoods(
+    model: Any, ids: Sequence[int], *, window: int, stride: int, piece: int | None = None
+) -> list[float]:
+    """Return the natural logarithm of the probability of each token but the first, given those before it.
+
+    Windows of `window` tokens move on by `stride`, and of each only the tokens are scored that the one before has not
+    reached, so that all but those of the first have `window - stride` tokens before them at least: the strided sliding
+    window of "Perplexity of fixed-length models" (https://huggingface.co/docs/transformers/perplexity).
+
+    Args:
+        model: a causal language model of transformers.
+        ids: token ids, two at least.
+        window: tokens that the model sees at a time at most.
+        stride: from 1 to window - 1.
+        piece: tokens computed at once; what fits into 128 MiB of logits by default. It does not change the result.
+
+    Raises:
+        ValueError: `stride` is out of range, or the model's logits are not numbers.
+    """
+    import torch
+
+    from minicpm_core.prefix import Context, Prefixes
+
+    if not 1 <= stride < window:
+        raise ValueError(f"stride is {stride}; accepted: 1 to {window - 1}, less than the window of {window} tokens")
+    piece = piece or _fit_piece(model, window)
+    scored: list[float] = []
+    for begin, first, end in sliding_windows(len(ids), window, stride):
+        context = Context(model, Prefixes(0))
+        for start in range(begin, end - 1, piece):
+            stop = min(start + piece, end - 1)
+            rows = stop - max(start, first - 1)
+            logits = context.read(list(ids[start:stop]), rows=max(rows, 1))
+            targets = torch.tensor(ids[stop - rows + 1 : stop + 1] if rows > 0 else [], device=logits.device)
+            for row in range(0, len(targets), _ROWS):
+                some = torch.nn.functional.cross_entropy(
+                    logits[row : row + _ROWS].float(), targets[row : row + _ROWS], reduction="none"
+                )
+                scored += (-some).tolist()
+    if not all(map(math.isfinite, scored)):
+        raise ValueError("the model's logits are not finite numbers; its weights or its number format are at fault")
+    return scored
+
+
+def sliding_windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Yield each window's begin, first scored token and end; every token but the first is scored once."""
+    scored = 1
+    for begin in range(0, length, stride):
+        end = min(begin + window, length)
+        yield begin, scored, end
+        if end == length:
+            return
+        scored = end
+
+
+def peak_memory(device: Any) -> int | None:
+    """Return the most bytes that this process has held at once, on CUDA those allocated there; None if unknown."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    try:  # not ru_maxrss, which starts with that of the parent
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def _import_for(model: str, quantization: str) -> None:
+    """Import what loading would import, and download what it would, so that they are no part of its time."""
+    import transformers
+
+    from minicpm_core.checkpoints import open_checkpoint
+
+    family = open_checkpoint(model).family
+    getattr(transformers, family.model_class)
+    if family.vision:
+        import_module(family.vision.module)
+    if quantization != "none" and find_spec("bitsandbytes"):
+        import_module("bitsandbytes")
+
+
+def _choose_windows(context_window: int, settings: Settings) -> tuple[int, int]:
+    window = settings.context_window or min(context_window, WINDOW)
+    if window < 2:
+        raise ValueError(f"context_window is {window}; two tokens at least are needed to score one")
+    stride = window // 2 if settings.stride is None else settings.stride
+    return window, stride
+
+
+def _fit_piece(model: Any, window: int) -> int:
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    if rope.get("rope_type") in ("longrope", "dynamic") and window > original:
+        return window  # how far positions turn depends on the length read, so pieces would change the result
+    fitting = _LOGITS_BYTES // (int(config.vocab_size) * int(model.dtype.itemsize))
+    return max(min(_PIECE, fitting), _ROWS)
+
+
+def _time(engine: Any, ids: Sequence[int], settings: Settings) -> tuple[int, float, float]:
+    """Return the prompt's length, and tokens per second of reading it and of decoding, medians of some rounds.
+
+    The tokens are those of the text in random order, also the decoded ones, so that every row has the same work.
+    """
+    from minicpm_core.prefix import Context, Prefixes
+
+    model, decode = engine.model, settings.decode_tokens
+    room = engine.context_window - decode
+    prompt = min(PROMPT_TOKENS, room) if settings.prompt_tokens is None else settings.prompt_tokens
+    if decode < 1 or not 1 <= prompt <= room:
+        raise ValueError(
+            f"a prompt of {prompt} tokens and {decode} decoded ones do not fit the context window of "
+            f"{engine.context_window}; give fewer, or a larger context_window"
+        )
+    drawn = random.Random(settings.seed).choices(ids[1:], k=prompt + decode)
+    chunk = _prefill_chunk(engine)
+    seconds: list[tuple[float, float]] = []
+    for length in (min(prompt, 32), *[prompt] * ROUNDS):  # the first only wakes what works at first use
+        context = Context(model, Prefixes(0))
+        started = time.perf_counter()
+        for start in range(0, length, chunk):
+            context.read(drawn[start : min(start + chunk, length)])
+        _wait_for(model.device)
+        read = time.perf_counter()
+        for token in drawn[prompt:]:
+            context.read([token])
+        _wait_for(model.device)
+        seconds.append((read - started, time.perf_counter() - read))
+    prefill, decoding = (statistics.median(column) for column in zip(*seconds[1:], strict=True))
+    return prompt, prompt / prefill, decode / decoding
+
+
+def _prefill_chunk(engine: Any) -> int:
+    from minicpm_core import memory
+
+    return int(getattr(engine._memory, "prefill_chunk", 0) or memory.PREFILL_CHUNK)
+
+
+def _wait_for(device: Any) -> None:
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
+
+
+def _describe_end(code: int, stderr: str) -> str:
+    """Return why a process ended that gave no answer."""
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        memory = ", as it does when the memory runs out" if name == "SIGKILL" else ""
+        return f"the process was ended by the system ({name}){memory}"
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return f"the process ended with code {code}: {lines[-1].strip() if lines else 'it said nothing'}"
+
+
+def main() -> None:
+    """Measure what the JSON on standard input asks for; print JSON: an `Evaluation`, or {"error"}."""
+    wait_passively()
+    os.environ["MINICPM_CACHE"] = "off"  # a row must not depend on what an earlier one has left
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)  # what libraries print is no part of the answer
+        request = json.loads(sys.stdin.buffer.read())
+        settings = Settings(**request.pop("settings"))
+        try:
+            with quiet():  # bitsandbytes logs a line per layer and token in int8
+                answer: dict[str, Any] = asdict(evaluate(settings=settings, **request))
+        except Exception as error:
+            answer = {"error": " ".join(str(error).split()) or type(error).__name__}
+        out.write(json.dumps(answer))
