@@ -11,13 +11,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from minicpm_core.perplexity import log_likelihoods
 from minicpm_core.quiet import quiet
 from minicpm_core.threads import wait_passively
 
@@ -25,10 +26,6 @@ TEXT = Path(__file__).with_name("evaluation.txt")
 """English and Chinese prose that was written for this package, so that no model was trained on it."""
 WINDOW = 1024
 PROMPT_TOKENS, DECODE_TOKENS, ROUNDS = 512, 32, 3
-_PIECE = 512
-_LOGITS_BYTES = 128 * 2**20
-_ROWS = 16
-"""Rows of logits that are made float32 at a time."""
 _CHILD = "import sys; sys.path[:] = sys.argv[1:]; from minicpm_core.evaluation import main; main()"
 
 
@@ -191,12 +188,11 @@ def evaluate(model: str, quantization: str, text: str, settings: Settings | None
         if length < 2:
             raise ValueError(f"the text is {length} token(s) for this model; perplexity needs two at least")
         window, stride = _choose_windows(engine.context_window, settings)
+        chunk, most = _prefill_chunk(engine), settings.max_tokens_scored or len(ids)
         with torch.inference_mode():
-            prompt_tokens, prefill, decode = _time(engine, ids, settings)
+            prompt_tokens, prefill, decode = _time(engine, ids, chunk, settings)
             peak = peak_memory(device)
-            scored = log_likelihoods(
-                engine.model, ids[: (settings.max_tokens_scored or len(ids)) + 1], window=window, stride=stride
-            )
+            scored = log_likelihoods(engine.model, ids[: most + 1], window=window, stride=stride, piece=chunk)
         return Evaluation(
             model=model,
             quantization=quantization,
@@ -216,61 +212,6 @@ def evaluate(model: str, quantization: str, text: str, settings: Settings | None
             decode_tokens=settings.decode_tokens,
             decode_tokens_per_second=decode,
         )
-
-
-def log_likelihoods(
-    model: Any, ids: Sequence[int], *, window: int, stride: int, piece: int | None = None
-) -> list[float]:
-    """Return the natural logarithm of the probability of each token but the first, given those before it.
-
-    Windows of `window` tokens move on by `stride`, and of each only the tokens are scored that the one before has not
-    reached, so that all but those of the first have `window - stride` tokens before them at least: the strided sliding
-    window of "Perplexity of fixed-length models" (https://huggingface.co/docs/transformers/perplexity).
-
-    Args:
-        model: a causal language model of transformers.
-        ids: token ids, two at least.
-        window: tokens that the model sees at a time at most.
-        stride: from 1 to window - 1.
-        piece: tokens computed at once; what fits into 128 MiB of logits by default. It does not change the result.
-
-    Raises:
-        ValueError: `stride` is out of range, or the model's logits are not numbers.
-    """
-    import torch
-
-    from minicpm_core.prefix import Context, Prefixes
-
-    if not 1 <= stride < window:
-        raise ValueError(f"stride is {stride}; accepted: 1 to {window - 1}, less than the window of {window} tokens")
-    piece = piece or _fit_piece(model, window)
-    scored: list[float] = []
-    for begin, first, end in sliding_windows(len(ids), window, stride):
-        context = Context(model, Prefixes(0))
-        for start in range(begin, end - 1, piece):
-            stop = min(start + piece, end - 1)
-            rows = stop - max(start, first - 1)
-            logits = context.read(list(ids[start:stop]), rows=max(rows, 1))
-            targets = torch.tensor(ids[stop - rows + 1 : stop + 1] if rows > 0 else [], device=logits.device)
-            for row in range(0, len(targets), _ROWS):
-                some = torch.nn.functional.cross_entropy(
-                    logits[row : row + _ROWS].float(), targets[row : row + _ROWS], reduction="none"
-                )
-                scored += (-some).tolist()
-    if not all(map(math.isfinite, scored)):
-        raise ValueError("the model's logits are not finite numbers; its weights or its number format are at fault")
-    return scored
-
-
-def sliding_windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yield each window's begin, first scored token and end; every token but the first is scored once."""
-    scored = 1
-    for begin in range(0, length, stride):
-        end = min(begin + window, length)
-        yield begin, scored, end
-        if end == length:
-            return
-        scored = end
 
 
 def peak_memory(device: Any) -> int | None:
@@ -313,17 +254,7 @@ def _choose_windows(context_window: int, settings: Settings) -> tuple[int, int]:
     return window, stride
 
 
-def _fit_piece(model: Any, window: int) -> int:
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    if rope.get("rope_type") in ("longrope", "dynamic") and window > original:
-        return window  # how far positions turn depends on the length read, so pieces would change the result
-    fitting = _LOGITS_BYTES // (int(config.vocab_size) * int(model.dtype.itemsize))
-    return max(min(_PIECE, fitting), _ROWS)
-
-
-def _time(engine: Any, ids: Sequence[int], settings: Settings) -> tuple[int, float, float]:
+def _time(engine: Any, ids: Sequence[int], chunk: int, settings: Settings) -> tuple[int, float, float]:
     """Return the prompt's length, and tokens per second of reading it and of decoding, medians of some rounds.
 
     The tokens are those of the text in random order, also the decoded ones, so that every row has the same work.
@@ -339,7 +270,6 @@ def _time(engine: Any, ids: Sequence[int], settings: Settings) -> tuple[int, flo
             f"{engine.context_window}; give fewer, or a larger context_window"
         )
     drawn = random.Random(settings.seed).choices(ids[1:], k=prompt + decode)
-    chunk = _prefill_chunk(engine)
     seconds: list[tuple[float, float]] = []
     for length in (min(prompt, 32), *[prompt] * ROUNDS):  # the first only wakes what works at first use
         context = Context(model, Prefixes(0))
