@@ -70,7 +70,8 @@ def _fit_piece(model: Any, window: int, most: int) -> int:
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    if rope.get("rope_type") in ("longrope", "dynamic") and window > original:
+    varies = rope.get("rope_type") == "dynamic" or rope.get("short_factor") != rope.get("long_factor")
+    if varies and window > original:
         return window
     fitting = _LOGITS_BYTES // (int(config.vocab_size) * int(model.dtype.itemsize))
     return max(min(most, fitting), 1)

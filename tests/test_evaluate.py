@@ -19,7 +19,7 @@ from minicpm_core import evaluation
 from minicpm_core.evaluation import Evaluation, Failure, Settings, evaluate
 from minicpm_core.perplexity import log_likelihoods, sliding_windows
 from tests.toy import CORPUS
-from tests.toy_families import write_family
+from tests.toy_families import longrope, write_family
 from tests.toy_minicpmv import write_minicpmv
 
 TEXT = " ".join(CORPUS * 2)
@@ -95,6 +95,31 @@ def test_pieces_do_not_change_it(family: str, tmp_path: Path) -> None:
         for piece in (1, 7, 64):
             pieces = log_likelihoods(engine.model, ids, window=100, stride=50, piece=piece)
             assert pieces == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rope", "tolerance"),
+    [
+        (longrope(8, original=64), 1e-4),
+        ({"rope_type": "dynamic", "factor": 2.0}, 1e-3),  # the last token, which scores nothing, is not read
+    ],
+)
+def test_pieces_do_not_change_it_where_positions_turn_by_the_length(
+    toy: Path, rope: dict[str, Any], tolerance: float
+) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig.from_pretrained(toy)
+    config.rope_parameters, config.max_position_embeddings = rope | {"rope_theta": 10000.0}, 64
+    torch.manual_seed(0)
+    model, ids = LlamaForCausalLM(config).eval(), list(range(4, 154))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3)
+    with torch.inference_mode():
+        pieces = log_likelihoods(model, ids, window=100, stride=50, piece=7)
+        assert perplexity(pieces) == pytest.approx(direct_perplexity(model, ids, 100, 50), rel=tolerance)
 
 
 def test_windows_score_each_token_once_with_half_a_window_before_it() -> None:
