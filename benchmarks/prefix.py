@@ -1,10 +1,10 @@
 """What follow-up questions and copied answers cost, against the same engine without prefixes and without guesses.
 
 Run it as `python -m benchmarks.prefix [--int4]`; it writes a random checkpoint in MiniCPM5-1B's shape to a temporary
-folder (2.2 GB), asks in turn with and without, and prints one JSON line per comparison: medians of seconds, and the
-rounds' ratios. Where other programs run too, set OMP_NUM_THREADS=1 and read the processor's time. Answers at that size
-are dictated, since random weights say nothing: the model computes every step, and what it should choose is given. The
-demo checkpoint answers by itself.
+folder (2.2 GB), asks in turn with and without, and prints a table of medians and the bars; with `--json` one line per
+comparison, the rounds' ratios included. Where other programs run too, set OMP_NUM_THREADS=1 and read the processor's
+time. Answers at that size are dictated, since random weights say nothing: the model computes every step, and what it
+should choose is given. The demo checkpoint answers by itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import minicpm_core
 from benchmarks.loading_memory import write_checkpoint
+from benchmarks.tables import Bar, format_bars, format_table
 from minicpm_core import Engine, Sampling
 from minicpm_core.rag import build_messages
 from minicpm_core.sampler import Sampler
@@ -31,6 +32,8 @@ from tests.unseen_documents import OFFICE_FILES, TOWN_FILES
 
 DEMO = Path(minicpm_core.__file__).parent / "demo"
 PASSAGE_TOKENS = 1500
+BARS = {"follow-up": 8.0, "copied": 1.5, "free": 0.95, "refused": 0.95}
+"""How many times sooner, by the beginning of what is compared."""
 QUESTIONS = ("Who has to be told when the heating fails?", "What does a parking permit cost for a year?")
 FREE = (
     "In short, the notes describe how two quite different places are run from day to day. People there mostly rely on "
@@ -90,8 +93,8 @@ def seconds(act: Callable[[], Any]) -> Times:
     return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
-def report(what: str, without: list[Times], with_: list[Times], **more: Any) -> None:
-    """Print one comparison."""
+def report(what: str, without: list[Times], with_: list[Times], **more: Any) -> dict[str, Any]:
+    """Return one comparison."""
     shown: dict[str, Any] = {"what": what} | more
     for place, name in enumerate(("clock", "processor")):
         slow, fast = [times[place] for times in without], [times[place] for times in with_]
@@ -102,10 +105,13 @@ def report(what: str, without: list[Times], with_: list[Times], **more: Any) -> 
             "ratio": round(statistics.median(ratios), 2),
             "ratios": [round(ratio, 2) for ratio in ratios],
         }
-    print(json.dumps(shown), flush=True)
+    return shown
 
 
-def compare_follow_up(engine: Engine, passages: list[str], rounds: int) -> None:
+Rows = Iterator[dict[str, Any]]
+
+
+def compare_follow_up(engine: Engine, passages: list[str], rounds: int) -> Rows:
     """Time the first token of a question on passages that were read before, and of one that is read as a whole."""
     prompts = [build_messages(question, passages) for question in QUESTIONS]
     lengths = [engine.count_tokens(prompt) for prompt in prompts]
@@ -115,10 +121,12 @@ def compare_follow_up(engine: Engine, passages: list[str], rounds: int) -> None:
         one = Sampling(temperature=0, max_new_tokens=1)
         cold.append(seconds(lambda: engine.generate(prompts[0], sampling=one)))  # noqa: B023
         follow_up.append(seconds(lambda: usages.append(engine.generate(prompts[1], sampling=one).usage)))  # noqa: B023
-    report("follow-up question, first token", cold, follow_up, prompt_tokens=lengths, cached=usages[-1].cached_tokens)
+    yield report(
+        "follow-up question, first token", cold, follow_up, prompt_tokens=lengths, cached=usages[-1].cached_tokens
+    )
 
 
-def compare_guesses(engine: Engine, passages: list[str], rounds: int) -> None:
+def compare_guesses(engine: Engine, passages: list[str], rounds: int) -> Rows:
     """Time dictated answers, copied and free, on a prompt that was read before."""
     copied = next(text for text in passages if 30 <= len(engine.tokenize(text)) <= 60)
     prompt = build_messages(QUESTIONS[0], passages)
@@ -136,10 +144,10 @@ def compare_guesses(engine: Engine, passages: list[str], rounds: int) -> None:
             with unguessed():
                 without.append(seconds(answer))
             with_.append(seconds(answer))
-        report(f"{kind} answer", without, with_, answer_tokens=len(ids))
+        yield report(f"{kind} answer", without, with_, answer_tokens=len(ids))
 
 
-def compare_demo(rounds: int) -> None:
+def compare_demo(rounds: int) -> Rows:
     """Time the demo checkpoint's own greedy answers."""
     with minicpm_core.load("demo") as engine:
         for kind, questions in DEMO_QUESTIONS.items():
@@ -155,7 +163,42 @@ def compare_demo(rounds: int) -> None:
                     without.append(seconds(answer))
                     assert answer() == answers
                 with_.append(seconds(answer))
-            report(f"demo checkpoint, {kind} answers", without, with_, answers=answers)
+            yield {"model": "demo", **report(f"{kind} answers", without, with_, answers=answers)}
+
+
+def provide_checkpoint(given: Path | None, made: Path) -> Path:
+    """Return the folder of the checkpoint: the one that was given, or a new one with the demo's tokenizer."""
+    folder = given or made
+    if not (folder / "config.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copyfile(DEMO / name, folder / name)
+    return folder
+
+
+def compare(folder: Path, quantization: str, rounds: int) -> Rows:
+    """Yield the comparisons on a checkpoint of 1B parameters."""
+    with minicpm_core.load(folder, dtype="bfloat16", quantization=quantization, context_window=4096) as engine:
+        passages: list[str] = []
+        for text in read_passages() * 9:
+            if engine.count_tokens(build_messages(QUESTIONS[0], [*passages, text])) > PASSAGE_TOKENS:
+                break
+            passages.append(text)
+        for row in (*compare_follow_up(engine, passages, rounds), *compare_guesses(engine, passages, rounds)):
+            yield {"model": f"1B, {quantization}", **row}
+
+
+def show(rows: list[dict[str, Any]]) -> tuple[str, list[Bar]]:
+    """Return the table of the rows, and the bars."""
+    cells, bars = [], []
+    for row in rows:
+        name, kinds = f"{row['model']}: {row['what']}", ("clock", "processor")
+        cells.append([name, *(row[kind][column] for kind in kinds for column in ("without", "with", "ratio"))])
+        if (bar := next((least for begin, least in BARS.items() if row["what"].startswith(begin)), None)) is not None:
+            bars.append(Bar(name, row["clock"]["ratio"], bar))
+    headers = ("", "without s", "with s", "times", "CPU s without", "CPU s with", "times (CPU)")
+    return format_table(headers, cells), bars
 
 
 def main() -> None:
@@ -164,25 +207,20 @@ def main() -> None:
     parser.add_argument("--int4", action="store_true", help="quantise the weights")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--checkpoint", type=Path, help="a folder that was written before; it is kept")
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    compare_demo(5 * options.rounds)
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.checkpoint or Path(temporary)
-        if not (folder / "config.json").is_file():
-            folder.mkdir(exist_ok=True)
-            write_checkpoint(folder)
-            for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-                shutil.copyfile(DEMO / name, folder / name)
-        quantization = "int4" if options.int4 else None
-        with minicpm_core.load(folder, dtype="bfloat16", quantization=quantization, context_window=4096) as engine:
-            passages: list[str] = []
-            for text in read_passages() * 9:
-                if engine.count_tokens(build_messages(QUESTIONS[0], [*passages, text])) > PASSAGE_TOKENS:
-                    break
-                passages.append(text)
-            print(json.dumps({"quantization": quantization, "passages": len(passages)}), flush=True)
-            compare_follow_up(engine, passages, options.rounds)
-            compare_guesses(engine, passages, options.rounds)
+        folder = provide_checkpoint(options.checkpoint, Path(temporary) / "model")
+        quantization = "int4" if options.int4 else "none"
+        for found in (compare_demo(5 * options.rounds), compare(folder, quantization, options.rounds)):
+            for row in found:
+                rows.append(row)
+                if options.json:
+                    print(json.dumps(row), flush=True)
+    if not options.json:
+        table, bars = show(rows)
+        print(f"{table}\n\n{format_bars(bars)}")
 
 
 if __name__ == "__main__":
