@@ -106,19 +106,22 @@ def measure(folder: Path, way: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Write the checkpoint and measure each way in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, help="a folder that was written before; it is kept")
     parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "WAY"), help="used by the benchmark itself")
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measure(Path(options.measure[0]), json.loads(options.measure[1]))))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        largest = write_checkpoint(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.checkpoint or Path(temporary)
+        largest = CONFIG["vocab_size"] * CONFIG["hidden_size"] * 2 if options.checkpoint else write_checkpoint(folder)
         print(
-            json.dumps({"file_bytes": os.path.getsize(Path(folder) / "model.safetensors"), "largest_tensor": largest})
+            json.dumps({"file_bytes": os.path.getsize(folder / "model.safetensors"), "largest_tensor": largest}),
+            flush=True,
         )
         for way in WAYS:
-            command = [sys.executable, "-m", "benchmarks.loading_memory", "--measure", folder, json.dumps(way)]
-            subprocess.run(command, check=True)
+            command = [sys.executable, "-m", "benchmarks.loading_memory", "--measure", str(folder), json.dumps(way)]
+            subprocess.run(command, check=True, env=os.environ | {"MINICPM_CACHE": "off"})
 
 
 if __name__ == "__main__":

