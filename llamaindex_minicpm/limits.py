@@ -33,7 +33,7 @@ def plan_limits(
     chosen = choose_device(device)
     width = float(choose_dtype(dtype, checkpoint, chosen).itemsize)
     limit = memory_limit if memory_limit is not None else available_memory(chosen)
-    plan = plan_checkpoint(checkpoint, quantization, context_window, limit, bytes_per_value=width)
+    plan = plan_checkpoint(checkpoint, quantization, context_window, limit, bytes_per_value=width, device=chosen)
     return plan.context_window, checkpoint.family.sampling.max_new_tokens
 
 

@@ -6,10 +6,14 @@ import json
 import os
 import platform
 from argparse import Namespace
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicpm_app.ask import print_line
+
+if TYPE_CHECKING:
+    from minicpm_core.memory import MemoryPlan
 
 PACKAGES = {
     "torch": "",
@@ -24,6 +28,20 @@ PACKAGES = {
 }
 """Distribution -> the extra that installs it."""
 
+_PARTS = {
+    "linear_weights": "layers' matrices",
+    "table_weights": "embeddings and head",
+    "other_weights": "norms, biases, tower",
+    "kv_cache": "KV cache",
+    "states": "linear attention states",
+    "logits": "logits",
+    "activations": "activations",
+    "pictures": "pictures",
+    "embeddings": "embedding model",
+    "runtime": "runtime",
+}
+"""What a plan's parts are called in the table."""
+
 
 def run(options: Namespace) -> int:
     """Print the facts, as a table or as JSON."""
@@ -31,6 +49,8 @@ def run(options: Namespace) -> int:
     from minicpm_core.int4.cache import cache_folder, entries
     from minicpm_core.memory import available_memory, parse_bytes
 
+    if not options.model and (options.context_window or options.embeddings):
+        raise ValueError("--context-window and --embeddings are about a MODEL; name one")
     device = choose_device("auto")
     memory = parse_bytes(options.memory) if options.memory else available_memory(device)
     facts: dict[str, Any] = {
@@ -40,35 +60,47 @@ def run(options: Namespace) -> int:
         "cpus": os.cpu_count(),
         "memory": memory,
         "cache": {"folder": str(cache_folder() or "off"), "bytes": sum(entry.size for entry in entries())},
-        "models": [_model(options, memory)] if options.model else _published(memory),
+        "models": [_model(options, memory)] if options.model else _published(memory, device),
     }
     if options.json:
         print_line(json.dumps(facts, ensure_ascii=False))
+    elif options.model:
+        _print_model(facts["models"][0], facts, planned=bool(options.memory))
     else:
         _print(facts, planned=bool(options.memory))
     return 0
 
 
 def _model(options: Namespace, memory: int) -> dict[str, Any]:
-    from minicpm_core.memory import plan
+    from minicpm_core.memory import read_needs
 
-    return _row(options.model, plan(options.model, quantization=options.quantization, memory_limit=memory))
+    needs = read_needs(options.model, options.quantization, memory, embeddings=options.embeddings)
+    plan, widest = needs.plan(options.context_window), needs.plan(None)
+    return _row(options.model, plan) | {
+        "prefill_chunk": plan.prefill_chunk,
+        "largest_context_window": widest.context_window if widest.fits else None,
+        "kv_cache_per_token": needs.shape.kv_cache(1, needs.form.value),
+        "small_head": needs.form.small_head,
+        "bits": int(needs.form.value * 8),
+        "changes": [asdict(change) for change in needs.changes(plan)],
+    }
 
 
-def _published(memory: int) -> list[dict[str, Any]]:
+def _published(memory: int, device: str) -> list[dict[str, Any]]:
     from minicpm_core.memory import plan_published
     from minicpm_core.published import PUBLISHED
 
-    return [_row(m.name, plan_published(m, quant, memory)) for m in PUBLISHED for quant in ("int4", None)]
+    rows = [(m.name, plan_published(m, quant, memory, device=device)) for m in PUBLISHED for quant in ("int4", None)]
+    return [_row(name, plan) for name, plan in rows]
 
 
-def _row(name: str, plan: Any) -> dict[str, Any]:
+def _row(name: str, plan: MemoryPlan) -> dict[str, Any]:
     return {
         "model": name,
         "quantization": plan.quantization or "none",
         "fits": plan.fits,
         "context_window": plan.context_window,
-        "bytes": {"weights": plan.weights, "kv_cache": plan.kv_cache, "total": plan.total},
+        "bytes": {"weights": plan.weights, "total": plan.total} | plan.parts,
     }
 
 
@@ -77,6 +109,34 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _print_model(row: dict[str, Any], facts: dict[str, Any], *, planned: bool) -> None:
+    from minicpm_core.memory import gib
+
+    sizes, memory = row["bytes"], facts["memory"]
+    print_line(f"{row['model']}, weights in {_kind(row)}, on {facts['device']}\n")
+    notes = {
+        "table_weights": "the head in 8 bits" if row["small_head"] else "",
+        "kv_cache": f"{row['context_window']:,} tokens of {_kib(row['kv_cache_per_token'])}",
+        "activations": f"of {row['prefill_chunk']:,} prompt tokens at a time",
+    }
+    for part, label in _PARTS.items():
+        if sizes[part]:
+            print_line(f"  {label:<24} {gib(sizes[part]):>10}  {notes.get(part, '')}".rstrip())
+    print_line(f"  {'in all':<24} {gib(sizes['total']):>10}")
+    print_line(f"  {'to plan for' if planned else 'free now':<24} {gib(memory):>10}\n")
+    if row["fits"]:
+        print_line(f"It fits, with a context window of {row['context_window']:,} tokens.")
+    else:
+        print_line(f"It does not fit: {gib(sizes['total'] - memory)} too much.")
+    if (largest := row["largest_context_window"]) != row["context_window"] and largest:
+        print_line(f"The largest context window that fits has {largest:,} tokens.")
+    print_line("What frees most:" if row["changes"] else "Nothing else would make it smaller.")
+    longest = max((len(change["name"]) for change in row["changes"]), default=0)
+    for change in row["changes"]:
+        enough = ", and then it fits" if change["fits"] and not row["fits"] else ""
+        print_line(f"  {change['name']:<{longest}} {gib(change['frees']):>10}{enough}")
 
 
 def _print(facts: dict[str, Any], *, planned: bool) -> None:
@@ -93,7 +153,15 @@ def _print(facts: dict[str, Any], *, planned: bool) -> None:
     for row in facts["models"]:
         sizes = row["bytes"]
         fits, window = ("yes", row["context_window"]) if row["fits"] else ("no", "-")
-        kind = row["quantization"] if row["quantization"] != "none" else "16 bit"
         print_line(
-            f"{row['model']:<30} {kind:<10} {fits:<5} {window:>8}  {gib(sizes['weights']):>9}  {gib(sizes['total']):>9}"
+            f"{row['model']:<30} {_kind(row):<10} {fits:<5} {window:>8}  {gib(sizes['weights']):>9}  "
+            f"{gib(sizes['total']):>9}"
         )
+
+
+def _kind(row: dict[str, Any]) -> str:
+    return str(row["quantization"]) if row["quantization"] != "none" else f"{row.get('bits', 16)} bit"
+
+
+def _kib(size: int) -> str:
+    return f"{size / 2**10:.1f} KiB"

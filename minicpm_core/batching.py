@@ -32,7 +32,12 @@ class _Row:
 
 
 def generate_batch(
-    model: Any, prompts: Sequence[Sequence[int]], answers: Sequence[Answer], cancelled: threading.Event
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Answer],
+    cancelled: threading.Event,
+    *,
+    prefill_chunk: int = PREFILL_CHUNK,
 ) -> Iterator[tuple[int, Chunk]]:
     """Yield (place, whole answer) as the answers are finished; padding is on the left and masked.
 
@@ -41,6 +46,7 @@ def generate_batch(
         prompts: token ids of each prompt.
         answers: the answers in the making, one for each prompt.
         cancelled: ends the batch early.
+        prefill_chunk: tokens per forward pass over the prompts, of all rows together.
     """
     import torch
     from transformers import DynamicCache
@@ -51,7 +57,7 @@ def generate_batch(
         pads = torch.tensor([width - len(row.ids) for row in rows], device=model.device)
         ids = torch.tensor([[0] * (width - len(row.ids)) + row.ids for row in rows], device=model.device)
         cache = DynamicCache(config=model.config)
-        chunk = max(PREFILL_CHUNK // len(rows), 32)
+        chunk = max(prefill_chunk // len(rows), 32)
         for start in range(0, width, chunk):
             if cancelled.is_set():
                 return

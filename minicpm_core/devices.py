@@ -34,3 +34,22 @@ def choose_dtype(dtype: str, checkpoint: Checkpoint, device: str) -> Any:
     if dtype == "auto" and device == "cpu" and (small or name == "float16"):
         return torch.float32 if small else torch.bfloat16
     return names[name]
+
+
+def limit_allocator(device: str, size: int) -> None:
+    """Let torch's allocator give out no more than `size` bytes on a GPU; the CPU has no such limit.
+
+    The limit holds for the whole process, and for one GPU: what another model there takes counts too.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+        size: bytes.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    place = torch.device(device)
+    index = torch.cuda.current_device() if place.index is None else place.index
+    whole = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(max(size, 0) / whole, 1.0), index)

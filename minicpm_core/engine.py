@@ -19,11 +19,11 @@ from minicpm_core.answers import Answer, Request, Vocabulary
 from minicpm_core.batching import generate_batch
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
 from minicpm_core.decoding import THINK
-from minicpm_core.devices import choose_device, choose_dtype
+from minicpm_core.devices import choose_device, choose_dtype, limit_allocator
 from minicpm_core.families import Family
 from minicpm_core.generation import generate_chunks
 from minicpm_core.guidance import GrammarTokenizer
-from minicpm_core.memory import MemoryPlan, available_memory, plan_checkpoint, refuse_if_too_large
+from minicpm_core.memory import MemoryPlan, available_memory, checkpoint_needs, parse_bytes, refuse_if_too_large
 from minicpm_core.messages import check_messages
 from minicpm_core.plans import AnswerPlan, plan_answer
 from minicpm_core.prefix import Prefixes
@@ -257,11 +257,9 @@ class Engine:
             return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def memory_report(self) -> dict[str, int]:
-        """Return bytes by part: the plan's, and under "parameters" what the weights take in fact."""
-        parts = {
-            name: getattr(self._memory, name) for name in ("weights", "kv_cache", "activations", "runtime", "total")
-        }
-        return parts | {"parameters": int(self.model.get_memory_footprint())}
+        """Return bytes: the plan's parts, its "weights" (of all kinds) and "total"; "parameters" are those in fact."""
+        sums = {"weights": self._memory.weights, "total": self._memory.total}
+        return self._memory.parts | sums | {"parameters": int(self.model.get_memory_footprint())}
 
     def set_adapter(self, name: str | None) -> None:
         """Use the adapter `name` from the next request on; None turns adapters off.
@@ -293,7 +291,8 @@ class Engine:
     def _generate(self, request: Request, cancelled: threading.Event) -> Iterator[Chunk]:
         answer = Answer(request, self.family, self._vocabulary)
         ids, pictures = list(request.prompt_ids), request.pictures
-        return generate_chunks(self.model, ids, pictures, answer, cancelled, self._prefixes)
+        chunk = self._memory.prefill_chunk
+        return generate_chunks(self.model, ids, pictures, answer, cancelled, self._prefixes, prefill_chunk=chunk)
 
     def _generate_group(
         self, requests: Sequence[Request], group: Sequence[int], cancelled: threading.Event
@@ -306,7 +305,8 @@ class Engine:
         self._prefixes.clear()  # a batch may take all the memory there is for caches
         answers = [Answer(requests[n], self.family, self._vocabulary) for n in group]
         prompts = [requests[n].prompt_ids for n in group]
-        for place, answer in generate_batch(self.model, prompts, answers, cancelled):
+        chunk = self._memory.prefill_chunk
+        for place, answer in generate_batch(self.model, prompts, answers, cancelled, prefill_chunk=chunk):
             yield group[place], answer
 
     def _group(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:
@@ -376,10 +376,12 @@ def load(
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, checkpoint, chosen_device)
     limit = memory_limit if memory_limit is not None else available_memory(chosen_device)
-    memory = plan_checkpoint(
-        checkpoint, quantization, context_window, limit, bytes_per_value=float(chosen_dtype.itemsize)
-    )
-    refuse_if_too_large(memory, checkpoint.name)
+    value = float(chosen_dtype.itemsize)
+    needs = checkpoint_needs(checkpoint, quantization, limit, bytes_per_value=value, device=chosen_device)
+    memory = needs.plan(context_window)
+    refuse_if_too_large(memory, checkpoint.name, needs)
+    if memory_limit is not None:
+        limit_allocator(chosen_device, parse_bytes(memory_limit) - memory.runtime)
     quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=chosen_dtype)
     if chosen_device == "cpu":
         fit_threads()

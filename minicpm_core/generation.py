@@ -21,6 +21,8 @@ def generate_chunks(
     answer: Answer,
     cancelled: threading.Event,
     prefixes: Prefixes | None = None,
+    *,
+    prefill_chunk: int = PREFILL_CHUNK,
 ) -> Iterator[Chunk]:
     """Yield the answer's chunks; ends early, without a last chunk, when `cancelled` is set.
 
@@ -31,6 +33,7 @@ def generate_chunks(
         answer: the answer in the making.
         cancelled: looked at between two steps.
         prefixes: what earlier requests have read; None computes the whole prompt.
+        prefill_chunk: prompt tokens per forward pass.
     """
     import torch
 
@@ -46,11 +49,11 @@ def generate_chunks(
             except Cancelled:
                 return
         logits = context.prompt[1]
-        for start in range(len(context.ids), len(keys), PREFILL_CHUNK):
+        for start in range(len(context.ids), len(keys), prefill_chunk):
             if cancelled.is_set():
                 return
-            part = {name: take_tokens(name, values, start, PREFILL_CHUNK) for name, values in prompt.items()}
-            logits = context.read(keys[start : start + PREFILL_CHUNK], part)
+            part = {name: take_tokens(name, values, start, prefill_chunk) for name, values in prompt.items()}
+            logits = context.read(keys[start : start + prefill_chunk], part)
         context.prompt = len(context.ids), logits
         del prompt
         yield from answer.read(tokens)

@@ -21,16 +21,27 @@ class PublishedModel:
     tie_word_embeddings: bool
 
     @property
-    def linear_weights(self) -> int:
-        """Elements of the layers' matrices, which quantisation makes smaller."""
-        attention = 2 * self.hidden_size * self.head_dim * (self.num_attention_heads + self.num_key_value_heads)
-        return self.num_hidden_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+    def matrices(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of a layer's matrices: queries, keys, values, output; gate, up and down."""
+        hidden, queries, keys = (
+            self.hidden_size,
+            *(heads * self.head_dim for heads in (self.num_attention_heads, self.num_key_value_heads)),
+        )
+        middle = self.intermediate_size
+        attention = (queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries)
+        return *attention, (middle, hidden), (middle, hidden), (hidden, middle)
 
     @property
-    def other_weights(self) -> int:
-        """Elements of the embeddings, the head and the norms, which keep 16 bit."""
+    def norm_weights(self) -> int:
+        """Elements of the norms."""
+        return (2 * self.num_hidden_layers + 1) * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all weights."""
         tables = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        return tables + (2 * self.num_hidden_layers + 1) * self.hidden_size
+        linears = sum(rows * columns for rows, columns in self.matrices)
+        return tables + self.norm_weights + self.num_hidden_layers * linears
 
 
 PUBLISHED: tuple[PublishedModel, ...] = (

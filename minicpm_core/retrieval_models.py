@@ -48,7 +48,9 @@ class _Body:
         longest = self._checkpoint.family.translate(self._checkpoint.config).max_position_embeddings
         self.max_tokens = min(self._row.max_tokens, longest)
         limit = memory_limit if memory_limit is not None else available_memory(chosen)
-        memory = plan_checkpoint(self._checkpoint, quantization, self.max_tokens, limit, bytes_per_value=size)
+        memory = plan_checkpoint(
+            self._checkpoint, quantization, self.max_tokens, limit, bytes_per_value=size, device=chosen
+        )
         refuse_if_too_large(memory, self.name)
         quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=torch_dtype)
         self._tokenizer = load_tokenizer(self._checkpoint)

@@ -170,6 +170,29 @@ def test_doctor_tells_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert "demo" in capsys.readouterr().out
 
 
+def test_doctor_shows_the_parts_of_a_models_plan(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(toy), "--memory", "4GiB", "--context-window", "256", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["models"]
+    sizes = row["bytes"]
+    assert (row["fits"], row["context_window"], row["largest_context_window"]) == (True, 256, 512)
+    assert sizes["kv_cache"] == 256 * row["kv_cache_per_token"] == 256 * 2 * 2 * 2 * 16 * 4
+    assert sizes["total"] == sum(size for part, size in sizes.items() if part not in ("weights", "total"))
+    assert row["changes"][0].keys() == {"name", "frees", "fits"}
+    assert main(["doctor", str(toy), "--memory", "4GiB", "--context-window", "256"]) == 0
+    text = capsys.readouterr().out
+    assert "KV cache                    0.1 MiB  256 tokens of 0.5 KiB" in text
+    assert "It fits, with a context window of 256 tokens." in text
+    assert "The largest context window that fits has 512 tokens." in text
+    assert "What frees most:" in text
+
+
+def test_doctor_says_what_would_make_a_model_fit(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(toy), "--memory", "100MiB"]) == 0
+    assert "It does not fit: 0.40 GiB too much." in capsys.readouterr().out
+    assert main(["doctor", "--embeddings", "demo"]) == 1
+    assert "name one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -272,7 +273,7 @@ def test_nothing_is_remembered_of_a_pass_that_failed(engine: Engine, monkeypatch
     expected = ask(engine, prompt, cold=True)
     last, passes = engine.model.model.layers[-1], iter([engine.model.model.layers[-1].forward, fail])
     with monkeypatch.context() as patch:
-        patch.setattr("minicpm_core.generation.PREFILL_CHUNK", 40)
+        patch.setattr(engine, "_memory", replace(engine._memory, prefill_chunk=40))
         patch.setattr(last, "forward", lambda *args, **kwargs: next(passes)(*args, **kwargs))
         with pytest.raises(RuntimeError, match="out of order"):
             ask(engine, prompt)

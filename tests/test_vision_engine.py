@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_prefill_in_parts_equals_one_pass(folders: dict[str, Path], monkeypatch:
     engine = v("2.0", folders)
     messages = ask(picture(300, 200), "What? " * 30)
     whole = engine.generate(messages, sampling=GREEDY)
-    monkeypatch.setattr("minicpm_core.generation.PREFILL_CHUNK", 7)
+    monkeypatch.setattr(engine, "_memory", replace(engine._memory, prefill_chunk=7))
     engine._prefixes.clear()
     assert engine.generate(messages, sampling=GREEDY) == whole
 

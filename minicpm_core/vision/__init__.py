@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 BATCH = 4
 """Views per pass of the tower; more take memory and, on a CPU, save no time."""
-
-_HIDDEN, _INTERMEDIATE, _PATCHES = 1152, 4304, 1156
-"""The published towers (SigLIP So400m), and the patches of a view of 448² pixels in whole patches."""
 
 
 class Cancelled(Exception):
@@ -42,13 +38,3 @@ class Vision:
     nested_slices: bool = False
     sliced: bool = True
     temporal: bool = False
-
-
-def tower_bytes(config: Mapping[str, Any], bytes_per_value: float) -> int:
-    """Return the peak of one pass of the tower: the MLP's two products and the residual stream of a batch of views."""
-    given = config.get("vision_config")
-    sizes = [given.get(key) if isinstance(given, Mapping) else None for key in ("hidden_size", "intermediate_size")]
-    hidden, middle = (
-        n if isinstance(n, int) else known for n, known in zip(sizes, (_HIDDEN, _INTERMEDIATE), strict=True)
-    )
-    return int(BATCH * _PATCHES * (2 * middle + 6 * hidden) * bytes_per_value)
