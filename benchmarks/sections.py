@@ -39,7 +39,7 @@ def show_loading(rows: Rows) -> Shown:
     first, *ways = rows
     cells, bars = [], []
     for row in ways:
-        name = row.get("quantization", row["dtype"])
+        name = row.get("quantization") or row["dtype"]
         mib = [row[key] / 2**20 for key in ("model_bytes", "own_memory_after", "own_memory_peak")]
         cells.append([name, row["seconds"], *mib])
         if name == "int4":

@@ -58,7 +58,7 @@ def test_batch_shows_ratio_and_equality() -> None:
         row |= {f"{way}_model_s": 2.0, f"{way}_passes": 4, f"{way}_head_s": 1.0}
     table, bars = batch.show([row])
     assert [bar.met for bar in bars] == [True, False]
-    assert "| 80.00 |" in table
+    assert "|    80.00 |" in table
     assert "7 of 8" in table
 
 
