@@ -156,6 +156,7 @@ def write_checkpoint(folder: Path, case: Case) -> None:
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
         end += size
     raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 64)  # tensors that are not aligned are computed with more slowly, and in copies
     with (folder / "model.safetensors").open("wb") as stream:
         stream.write(struct.pack("<Q", len(raw)) + raw)
         for shape in shapes.values():
