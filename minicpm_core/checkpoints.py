@@ -88,7 +88,7 @@ def find_folder(model: str | Path, *, revision: str | None = None) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        raise ValueError(f"{model} is a file; give the checkpoint's folder (GGUF files are not supported yet)")
+        raise ValueError(f"{model} is a file; give the checkpoint's folder (of files, load() takes *.gguf only)")
     if isinstance(model, str) and _HUB_ID.fullmatch(model) and not model.startswith("."):
         return _download(model, revision)
     raise FileNotFoundError(

@@ -349,7 +349,7 @@ def load(
     """Load a MiniCPM checkpoint; no code from the checkpoint is run.
 
     Args:
-        model: a folder in the hub's layout, a hub id such as "openbmb/MiniCPM5-1B", or "demo".
+        model: a folder in the hub's layout, a hub id such as "openbmb/MiniCPM5-1B", a *.gguf file, or "demo".
         quantization: "int4" (nf4, double quantisation), "int8", "none", or "auto" (int4 for weights above 1 GB).
         dtype: "auto" (as stored; on the CPU float32 below 200 MB, bfloat16 for float16), or a name such as "float32".
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -369,6 +369,20 @@ def load(
     """
     if unsupported := [n for n, v in (("base_url", base_url), ("api_key", api_key)) if v]:
         raise ValueError(f"{', '.join(unsupported)}: not supported by this version; leave out")
+    if str(model).lower().endswith(".gguf"):
+        from minicpm_core.gguf.engine import load_gguf
+
+        return load_gguf(
+            model,
+            quantization=quantization,
+            dtype=dtype,
+            device=device,
+            memory_limit=memory_limit,
+            context_window=context_window,
+            adapter=adapter,
+            family=family,
+            revision=revision,
+        )
     checkpoint = open_checkpoint(model, family=family, revision=revision)
     adapters = find_adapters(adapter) if adapter else {}
     checkpoint = replace(checkpoint, beside=find_beside(adapters))

@@ -1,0 +1,115 @@
+"""Reads the head of a GGUF file: what is stored about the model, and which tensors there are; no weight."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_LONGEST = 2**28
+"""Items or bytes that a field may have; more is damage."""
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What a GGUF file tells before its weights.
+
+    Args:
+        path: the file, the first one where a model is split.
+        metadata: the fields by name, arrays as lists.
+        tensors: shapes by name, rows first.
+    """
+
+    path: Path
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, tuple[int, ...]]
+
+    @property
+    def architecture(self) -> str:
+        """The field general.architecture, "" where it is missing."""
+        return str(self.metadata.get("general.architecture", ""))
+
+    def field(self, name: str, default: Any = None) -> Any:
+        """Return a field of the architecture's own, such as "block_count"."""
+        return self.metadata.get(f"{self.architecture}.{name}", default)
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Return what the file says about the model.
+
+    Args:
+        path: a GGUF file of version 2 or 3, little-endian.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no GGUF file, is cut off, or one of several parts of a split model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; give the path of a GGUF file")
+    try:
+        with path.open("rb") as file:
+            header = _read(file, path)
+    except (struct.error, UnicodeDecodeError, KeyError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or cut off ({error}); download it again") from error
+    parts = int(header.metadata.get("split.count", 1))
+    if parts > 1:
+        raise ValueError(f"{path} is one of {parts} parts; join them first: llama-gguf-split --merge FIRST_PART OUT")
+    return header
+
+
+def _read(file: BinaryIO, path: Path) -> GgufHeader:
+    magic = file.read(4)
+    if magic != b"GGUF":
+        raise ValueError(f"{path} is no GGUF file: it begins with {magic!r} instead of b'GGUF'")
+    version = _number(file, "<I")
+    if version not in (2, 3):
+        raise ValueError(
+            f"{path} has GGUF version {version}; accepted: 2 and 3, little-endian; convert the model again"
+        )
+    tensor_count, field_count = _length(file), _length(file)
+    metadata = {}
+    for _ in range(field_count):
+        name = _text(file)
+        metadata[name] = _value(file, _number(file, "<I"))
+    tensors = {}
+    for _ in range(tensor_count):
+        name = _text(file)
+        shape = [_number(file, "<Q") for _ in range(_number(file, "<I"))]
+        tensors[name] = tuple(reversed(shape))
+        file.read(12)  # type and place
+    return GgufHeader(path, metadata, tensors)
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _text(file)
+    if kind == _ARRAY:
+        inner, count = _number(file, "<I"), _length(file)
+        if inner in _NUMBERS:
+            form = f"<{count}{_NUMBERS[inner][1]}"
+            return list(struct.unpack(form, file.read(struct.calcsize(form))))
+        return [_value(file, inner) for _ in range(count)]
+    return _number(file, _NUMBERS[kind])
+
+
+def _number(file: BinaryIO, form: str) -> Any:
+    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+
+
+def _length(file: BinaryIO) -> int:
+    length = int(_number(file, "<Q"))
+    if length > _LONGEST:
+        raise EOFError(f"a field claims {length} items")
+    return length
+
+
+def _text(file: BinaryIO) -> str:
+    length = _length(file)
+    data = file.read(length)
+    if len(data) < length:
+        raise EOFError("a text ends with the file")
+    return data.decode()

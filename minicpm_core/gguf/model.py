@@ -1,0 +1,180 @@
+"""llama.cpp as a language model: tokens in, logits out, keys and values of one text kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minicpm_core.prefix import Context, Prefixes, shared
+
+
+class LlamaCppModel:
+    """A model that llama.cpp has loaded, with room for one text.
+
+    Args:
+        path: the GGUF file.
+        context_window: tokens.
+        batch: tokens per pass at most.
+        threads: of the CPU.
+        gpu_layers: layers on the GPU; -1 for all.
+
+    Raises:
+        ValueError: llama.cpp cannot load the file.
+        MemoryError: there is no room for the keys and values.
+    """
+
+    def __init__(self, path: Path, *, context_window: int, batch: int, threads: int, gpu_layers: int) -> None:
+        import llama_cpp
+        import torch
+
+        log = logging.getLogger("llama-cpp-python")
+        if log.level == logging.NOTSET:  # it would write what it loads to stderr
+            log.setLevel(logging.ERROR)
+        self.device = torch.device("cpu")  # of the tokens and logits
+        self._batch_size = batch
+        self._model = self._context = self._batch = None
+        llama_cpp.llama_backend_init()
+        options = llama_cpp.llama_model_default_params()
+        options.n_gpu_layers = 10_000 if gpu_layers < 0 else gpu_layers
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
+        if not self._model:
+            raise ValueError(
+                f"llama.cpp {llama_cpp.__version__} cannot load {path}: the file is damaged, or of an architecture "
+                "that this version does not know; download the file again, or: pip install -U llama-cpp-python"
+            )
+        sizes = llama_cpp.llama_context_default_params()
+        sizes.n_ctx = context_window
+        sizes.n_batch = sizes.n_ubatch = batch
+        sizes.n_threads = sizes.n_threads_batch = threads
+        self._context = llama_cpp.llama_init_from_model(self._model, sizes)
+        if not self._context:
+            self.close()
+            raise MemoryError(f"llama.cpp has no room for {context_window} tokens of {path}; give a context_window")
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        self._width = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
+        self._cells = llama_cpp.llama_get_memory(self._context)
+        self._batch = llama_cpp.llama_batch_init(batch, 0, 1)
+        recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        self.can_rewind = not recurrent
+        """Whether it can forget the end of a text; the states of linear attention cannot."""
+
+    def read(self, ids: Sequence[int], start: int, rows: int) -> Any:
+        """Read tokens behind the first `start` of the text; return the logits of the last `rows`, [rows, vocabulary].
+
+        Raises:
+            RuntimeError: llama.cpp failed.
+        """
+        import llama_cpp
+        import numpy as np
+        import torch
+
+        batch, found = self._batch, []
+        assert batch is not None
+        for first in range(0, len(ids), self._batch_size):
+            part = ids[first : first + self._batch_size]
+            batch.n_tokens = len(part)
+            wanted = []
+            for n, token in enumerate(part):
+                batch.token[n], batch.pos[n] = token, start + first + n
+                batch.n_seq_id[n], batch.seq_id[n][0] = 1, 0
+                batch.logits[n] = first + n >= len(ids) - rows
+                wanted += [n] if batch.logits[n] else []
+            if code := llama_cpp.llama_decode(self._context, batch):
+                raise RuntimeError(f"llama.cpp could not read {len(part)} tokens behind {start + first} (code {code})")
+            for n in wanted:  # llama.cpp writes the next logits to the same place
+                row = llama_cpp.llama_get_logits_ith(self._context, n)
+                found.append(np.ctypeslib.as_array(row, (self._width,)).copy())
+        return torch.from_numpy(np.stack(found))
+
+    def cut(self, length: int) -> bool:
+        """Forget all behind the first `length` tokens of the text; tell whether the model can."""
+        import llama_cpp
+
+        return bool(llama_cpp.llama_memory_seq_rm(self._cells, 0, length, -1))
+
+    def clear(self) -> None:
+        """Forget the text."""
+        import llama_cpp
+
+        llama_cpp.llama_memory_clear(self._cells, True)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return llama.cpp's own tokens of a text, special ones read as such."""
+        import llama_cpp
+
+        data = text.encode()
+        room = (llama_cpp.llama_token * (len(data) + 8))()
+        count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), room, len(room), False, True)
+        return list(room[: max(count, 0)])
+
+    def get_memory_footprint(self) -> int:
+        """Return the bytes of the weights."""
+        import llama_cpp
+
+        return int(llama_cpp.llama_model_size(self._model))
+
+    def close(self) -> None:
+        """Free the weights, and the keys and values."""
+        import llama_cpp
+
+        if self._batch is not None:
+            llama_cpp.llama_batch_free(self._batch)
+        if self._context:
+            llama_cpp.llama_free(self._context)
+        if self._model:
+            llama_cpp.llama_model_free(self._model)
+        self._model = self._context = self._batch = None
+
+
+class LastText(Prefixes):
+    """Remembers the one text whose keys and values llama.cpp holds; the next prompt goes on where they part."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._ids: list[int] = []
+
+    def open(self, model: LlamaCppModel, ids: Sequence[int]) -> Context:
+        """Return a context that has read what `ids` share with the last text; the last token is read for its logits."""
+        common = min(shared(self._ids, ids), len(ids) - 1)
+        self._ids = []  # until the new text is whole
+        if common and not model.cut(common):
+            common = 0
+        if not common:
+            model.clear()
+        return LlamaCppContext(model, self, ids[:common])
+
+    def keep(self, context: Context) -> None:
+        """Remember what a request has read."""
+        self._ids = context.ids
+
+    def make_room(self, tokens: int) -> None:
+        """Do nothing: the room is the context window's."""
+
+    def clear(self) -> None:
+        """Forget the text."""
+        self._ids = []
+
+
+class LlamaCppContext(Context):
+    """What llama.cpp has read in a request."""
+
+    def __init__(self, model: LlamaCppModel, prefixes: LastText, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+        self.prompt = 0, None
+        self.skipped = 0
+        self.can_rewind = model.can_rewind
+        self._model, self._prefixes = model, prefixes
+
+    def read(self, ids: Sequence[int], inputs: dict[str, Any] | None = None, *, rows: int = 1) -> Any:
+        """Let the model read on, and return the logits of the last `rows` tokens, [rows, vocabulary]."""
+        logits = self._model.read(ids, len(self.ids), rows)
+        self.ids += ids
+        return logits
+
+    def forget(self, count: int) -> None:
+        """Take back the last `count` tokens."""
+        if count:
+            del self.ids[-count:]
+            self._model.cut(len(self.ids))
