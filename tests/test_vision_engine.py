@@ -244,12 +244,14 @@ def test_a_dropped_last_layer_is_not_run(tmp_path: Path, folders: dict[str, Path
 
 def test_the_memory_plan_counts_the_tower(folders: dict[str, Path], tmp_path: Path) -> None:
     vision = {"num_attention_heads": 2, "num_hidden_layers": 2, "hidden_size": 1152, "intermediate_size": 4304}
-    large = write_minicpmv(tmp_path, "2.6", vision_config=vision)
-    assert plan(large).activations >= 4 * 1024 * (2 * 4304 + 6 * 1152) * 2
+    cut = {"max_slice_nums": 9, "scale_resolution": 448, "patch_size": 14}
+    large = plan(write_minicpmv(tmp_path, "2.6", vision_config=vision, slice_config=cut))
+    assert large.activations + large.pictures >= 4 * 1024 * (2 * 4304 + 6 * 1152) * 2
     config = json.loads((folders["2.6"] / "config.json").read_text(encoding="utf-8"))
     config["vision_config"] |= {"hidden_size": 32, "intermediate_size": 48}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert plan(tmp_path).activations < plan(folders["2.6"]).activations
+    small, other = plan(tmp_path), plan(folders["2.6"])
+    assert small.activations + small.pictures < other.activations + other.pictures < large.activations + large.pictures
 
 
 def test_int4_leaves_tower_and_resampler_alone(folders: dict[str, Path]) -> None:
