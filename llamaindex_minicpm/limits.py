@@ -29,6 +29,10 @@ def plan_limits(
     name = None if any(others.values()) else _find_local(model, revision)
     if name is None:
         return None
+    if name.lower().endswith(".gguf"):
+        from minicpm_core.gguf.engine import gguf_limits
+
+        return gguf_limits(name, device, memory_limit, context_window, family)
     checkpoint = open_checkpoint(name, family=family)
     chosen = choose_device(device)
     width = float(choose_dtype(dtype, checkpoint, chosen).itemsize)

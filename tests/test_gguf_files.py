@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from minicpm_core import load
 from minicpm_core.chat_templates import CHATML_TEMPLATE, PLAIN_CHATML_TEMPLATE, ROLES_TEMPLATE
 from minicpm_core.gguf import installation
 from minicpm_core.gguf.checkpoint import open_gguf
-from minicpm_core.gguf.engine import plan_gguf
+from minicpm_core.gguf.engine import gguf_limits, plan_gguf
 from minicpm_core.gguf.header import read_header
 from minicpm_core.gguf.tokenizer import read_tokenizer
 from tests.toy import write_llama
@@ -190,9 +189,13 @@ def test_a_crash_is_told_with_the_command(file: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(installation, "_PROBE", "pass")
     installation.check_installation(file)
     installation._probe.cache_clear()
-    assert "llama_cpp" not in sys.modules or sys.modules["llama_cpp"]
 
 
 def test_not_enough_memory_is_told_before_anything_is_loaded(file: Path) -> None:
     with pytest.raises(MemoryError, match="the limit is"):
         load(file, device="cpu", memory_limit="100MiB")
+
+
+def test_the_limits_are_known_before_the_model_is_loaded(file: Path) -> None:
+    assert gguf_limits(str(file), "cpu", None, None, None) == (512, 2048)
+    assert gguf_limits(str(file), "cpu", None, 300, "minicpm4") == (300, 1024)

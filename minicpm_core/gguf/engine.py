@@ -233,3 +233,13 @@ def plan_gguf(
         return least if context_window is not None else make(longest, chunk)
     spare = max(limit - least.total, 0) // max(sizes.cache, 1)
     return make(min(least.context_window + spare, longest), chunk)
+
+
+def gguf_limits(
+    model: str, device: str, memory_limit: int | str | None, context_window: int | None, family: str | None
+) -> tuple[int, int | None]:
+    """Return (context window, recommended length of an answer) in tokens, from the head of the file."""
+    checkpoint, chosen = open_gguf(model, family), choose_device(device)
+    limit = memory_limit if memory_limit is not None else available_memory(chosen)
+    memory = plan_gguf(checkpoint.header, context_window, limit, device=chosen)
+    return memory.context_window, checkpoint.family.sampling.max_new_tokens
