@@ -51,6 +51,10 @@ _NATURAL = {
         "with name '{}'",
         "for {}",
         "of {}",
+        "by {}",
+        "to {}",
+        "from {}",
+        "with {}",
     ),
     "city": ("in {}", "for {}", "at {}", "in the place {}"),
     "quoted": ("with the text {}", "called {}", "titled {}", "saying {}", "{}", "{}", "for {}", "of {}"),
@@ -250,7 +254,7 @@ def _clauses(rng: Random, parameters: tuple[Parameter, ...]) -> str:
     text = ""
     natural: set[str] = set()
     order = list(parameters)
-    if rng.random() < 0.4:
+    if rng.random() < 0.6:
         rng.shuffle(order)
     order.sort(key=lambda p: not p.required)
     for p in order:
