@@ -13,12 +13,45 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from minicpm_core import Chunk, Engine, Sampling, load
+from minicpm_core.dialects.minicpm5 import MINICPM5
 from minicpm_core.rag import REFUSALS, Language, build_messages
+from minicpm_core.tools import read_tools
 from tools.demo_model.heldout import KINDS, Question, make_set
 from tools.demo_model.plain_questions import PLAIN_QUESTIONS
 from tools.demo_model.tool_heldout import SETS, Task, make_tasks
 
 Answer = Callable[[Sequence[Question]], list[str]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The calls, each a name and arguments (None: they cannot be read), and the text beside them."""
+
+    calls: list[tuple[str, dict[str, Any] | None]]
+    text: str
+
+
+def read_outcome(task: Task, text: str) -> Outcome:
+    """Return what the model wrote, in the syntax of MiniCPM5."""
+    before, opening, calls = text.partition(MINICPM5.opening)
+    reader = MINICPM5.reader(read_tools(task.tools))
+    pieces = [*reader.push(opening + calls), *reader.flush()]
+    whole = Chunk(tool_calls=())
+    for piece in pieces:
+        whole += Chunk(tool_calls=(piece,))
+    return Outcome([(c.name, c.arguments if c.is_valid else None) for c in whole.tool_calls], before.strip())
+
+
+def call_through_engine(engine: Engine, tasks: Sequence[Task]) -> list[Outcome]:
+    """Return what tasks with tools get from the package, whose grammar keeps calls to the tools' schemas."""
+    greedy = Sampling(temperature=0.0, max_new_tokens=400)
+    found = []
+    for task in tasks:
+        answer = engine.generate(task.messages, tools=task.tools, sampling=greedy)
+        calls = [(c.name, c.arguments if c.is_valid else None) for c in answer.tool_calls]
+        found.append(Outcome(calls, answer.content.strip()))
+    return found
 
 
 @dataclass(frozen=True)
@@ -52,9 +85,10 @@ class Checkpoint:
         options = {"tokenize": False, "add_generation_prompt": True} | options
         return str(self.tokenizer.apply_chat_template(messages, **options))
 
-    def call(self, tasks: Sequence[Task]) -> list[str]:
-        """Return the calls or answers to tasks with tools."""
-        return self.complete([self.render(task.messages, tools=task.tools) for task in tasks])
+    def call(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """Return what tasks with tools got, without a grammar: whatever the model writes is read as it stands."""
+        texts = self.complete([self.render(task.messages, tools=task.tools) for task in tasks])
+        return [read_outcome(task, text) for task, text in zip(tasks, texts, strict=True)]
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -81,15 +115,15 @@ def score(questions: Sequence[Question], answers: Sequence[str]) -> dict[str, fl
     }
 
 
-def score_tasks(tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, float]:
-    """Return the share of tasks whose text came back exactly, and of those whose first word decides alike."""
-    pairs = list(zip(tasks, answers, strict=True))
-    share = 100 / len(pairs)
-    starts = [(re.split(r"<param|</function>", t.answer)[0], a) for t, a in pairs]
+def score_tasks(tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return the shares in percent of exactly right calls or texts, and of the right tools."""
+    wanted = [read_outcome(task, task.answer) for task in tasks]
+    share = 100 / len(tasks)
+    names = [([n for n, _ in w.calls], [n for n, _ in o.calls]) for w, o in zip(wanted, outcomes, strict=True)]
     return {
-        "tasks": len(pairs),
-        "exact": round(share * sum(t.answer == a for t, a in pairs), 1),
-        "right tool": round(share * sum(a.startswith(start) for start, a in starts), 1),
+        "tasks": len(tasks),
+        "exact": round(share * sum(w == o for w, o in zip(wanted, outcomes, strict=True)), 1),
+        "right tool": round(share * sum(w == o for w, o in names), 1),
     }
 
 
@@ -120,14 +154,16 @@ def main() -> None:
     answer = checkpoint.answer
     if args.sets != "tools":
         for name, row in evaluate(answer, count=args.count, seed=args.seed):
-            print(f"{name:24}", json.dumps(row), flush=True)
-    for name in SETS if args.sets != "passages" else ():
-        tasks = make_tasks(name, count=args.count, seed=args.seed)
-        texts = checkpoint.call(tasks)
-        print(f"{name:24}", json.dumps(score_tasks(tasks, texts)), flush=True)
-        for task, text in zip(tasks, texts, strict=True):
-            if args.show and text != task.answer:
-                print("-", task.messages[-1]["content"], "\n   ->", text, "\n  not", task.answer)
+            print(f"{name:32}", json.dumps(row), flush=True)
+    for bare in (False, True) if args.sets != "passages" else ():
+        engine = None if bare else load(args.folder)
+        for name in SETS:
+            tasks = make_tasks(name, count=args.count, seed=args.seed)
+            outcomes = call_through_engine(engine, tasks) if engine else checkpoint.call(tasks)
+            print(f"{name + ' (bare)' * bare:32}", json.dumps(score_tasks(tasks, outcomes)), flush=True)
+            for task, outcome in zip(tasks, outcomes, strict=True):
+                if args.show and not bare and outcome != read_outcome(task, task.answer):
+                    print("-", task.messages[-1]["content"], "\n   ->", outcome, "\n  not", task.answer)
     if args.show and args.sets != "tools":
         for question, text in zip(PLAIN_QUESTIONS, answer(PLAIN_QUESTIONS), strict=True):
             print("+" if text == question.answer else "-", question.question, "->", text)

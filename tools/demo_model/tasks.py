@@ -24,7 +24,7 @@ MIX: tuple[tuple[float, Maker], ...] = (
     (0.03, copy_one),
     (0.04, ask_long),
     (0.03, lambda r, p: chat.draw(r)),
-    (0.50, lambda r, p: ask_call(r, p, "en")),
+    (0.62, lambda r, p: ask_call(r, p, "en")),
     (0.34, lambda r, p: ask_call(r, p, "zh")),
     (0.06, lambda r, p: ask_two(r, p, "en")),
     (0.05, lambda r, p: ask_two(r, p, "zh")),

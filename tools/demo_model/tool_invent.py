@@ -40,7 +40,7 @@ _KEYS = {
     "digits": "account number barcode serial tracking_number card",
     "expression": "expression formula term",
 }
-_WEIGHTS = (16, 8, 14, 14, 6, 10, 5, 3, 4, 5, 8, 2, 2, 1, 3, 2, 1, 1, 2, 2, 2, 3, 3, 4, 4)
+_WEIGHTS = (16, 8, 12, 12, 8, 12, 5, 3, 4, 6, 8, 2, 2, 1, 3, 2, 1, 2, 2, 2, 2, 3, 5, 4, 10)
 _NATURAL = {
     "name": (
         "named {}",
@@ -51,6 +51,10 @@ _NATURAL = {
         "with name '{}'",
         "for {}",
         "of {}",
+        "by {}",
+        "to {}",
+        "from {}",
+        "with {}",
     ),
     "city": ("in {}", "for {}", "at {}", "in the place {}"),
     "quoted": ("with the text {}", "called {}", "titled {}", "saying {}", "{}", "{}", "for {}", "of {}"),
@@ -86,6 +90,19 @@ _WHOLE = (
     "The {noun} for {v}, please",
     "Let's {verb} {v}, the {noun}",
 )
+_PAIRS = (
+    "What is {a} {joint} {b}?",
+    "{verb} {a} {joint} {b}",
+    "{verb} the {noun} {a} {joint} {b}",
+    "{verb} {a} {joint} the {noun} of {b}",
+    "What is {a} {joint} the {noun} of {b}?",
+    "How many {noun} are {a} {joint} {b}?",
+    "From {a} to {b}: {verb} the {noun}",
+    "{joint} {b}, {verb} {a}",
+)
+_JOINTS = (
+    "to by and into over with against for from in of on at under as per through and,then times versus around".split()
+)
 _BARE = (
     "code",
     "int",
@@ -97,8 +114,8 @@ _BARE = (
     "list(int)",
     "list(one)",
 )  # unclear behind others
-_KEYED = ("with {k} {v}", "with the {k} {v}", "with {k} {v}", "whose {k} is {v}", "with {k}: {v}", "with {k} = {v}", "using {k} {v}", "with a {k} of {v}", "where {k} is {v}", "({k}: {v})", "({k} {v})")  # fmt: skip
-_NEXT = (" and {k} {v}", ", {k} {v}", ", {k}: {v}", " and the {k} {v}", ", {k} = {v}", " and {k}: {v}", ", and {k} {v}", " and a {k} of {v}", "; {k}: {v}")  # fmt: skip
+_KEYED = ("with {k} {v}", "with the {k} {v}", "with {k} {v}", "whose {k} is {v}", "with {k}: {v}", "with {k} = {v}", "using {k} {v}", "with a {k} of {v}", "where {k} is {v}", "({k}: {v})", "({k} {v})", "in the {k} {v}", "on the {k} {v}", "to the {k} {v}", "for the {k} {v}", "from the {k} {v}", "by the {k} {v}", "at the {k} {v}", "into the {k} {v}", "as {k} {v}")  # fmt: skip
+_NEXT = (" and {k} {v}", ", {k} {v}", ", {k}: {v}", " and the {k} {v}", ", {k} = {v}", " and {k}: {v}", ", and {k} {v}", " and a {k} of {v}", "; {k}: {v}", " in the {k} {v}", " on the {k} {v}", " to the {k} {v}", " for the {k} {v}", " from the {k} {v}", " by the {k} {v}", " at {k} {v}")  # fmt: skip
 _ZH_KEYS = {
     "zh_name": "名字:name 姓名:name 名称:title 客户:customer 联系人:contact 负责人:owner 公司:company 作者:author",
     "zh_city": "城市:city 地点:location 地址:address 目的地:destination",
@@ -120,7 +137,7 @@ _ZH_KEYS = {
     "digits": "账号:account 条码:barcode 卡号:card",
     "expression": "公式:formula 表达式:expression",
 }
-_ZH_WEIGHTS = (22, 8, 12, 12, 8, 10, 5, 3, 4, 5, 8, 2, 2, 2, 3, 3, 3, 4, 4)
+_ZH_WEIGHTS = (20, 8, 12, 14, 8, 10, 5, 3, 4, 6, 8, 2, 2, 2, 3, 3, 5, 4, 10)
 _ZH_NATURAL = {
     "zh_name": ("{v}的", "名为“{v}”的", "叫{v}的", "名为{v}的", "“{v}”的"),
     "zh_city": ("{v}的", "在{v}的"),
@@ -142,7 +159,23 @@ _ZH_WHOLE = (
     "{v}，请{verb}{noun}",
     "对{v}{verb}{noun}",
 )
+_ZH_PAIRS = (
+    "{a}的{b}{noun}是多少？",
+    "{a}{joint}{b}是多少？",
+    "{a}{joint}{b}等于多少？",
+    "{verb}{noun}，{joint}{a}到{b}",
+    "我要{verb}{noun}，从{a}到{b}",
+    "{verb}{a}的{b}{noun}",
+    "把{a}{verb}{joint}{b}",
+    "{a}{joint}{b}的{noun}",
+)
+_ZH_JOINTS = "和 与 到 至 对 比 按 跟 为 给 成 在 向".split()
 _ZH_FORMS = ("，{k}是{v}", "，{k}为{v}", "，{k}：{v}", "，{k}{v}", "，{k}={v}")
+
+
+def _zh_word(rng: Random) -> str:
+    """Return a made-up word of two or three common characters, so that labels and values differ by place alone."""
+    return "".join(rng.sample(lexicon_zh.COMMON, rng.choice((2, 2, 3))))
 
 
 def _joined(rng: Random, words: list[str]) -> str:
@@ -200,6 +233,8 @@ def _parameters(rng: Random, keys: dict[str, str], weights: tuple[int, ...], mos
             key = odd_key(rng)
             if said and rng.random() < 0.7:
                 said = rng.choice((*lexicon_zh.ABSTRACT, *lexicon_zh.THINGS))
+            if said and rng.random() < 0.35:
+                said = _zh_word(rng)
         if key not in found and all(said != p.description or not said for p in found.values()):
             found[key] = Parameter(key, kind, description=said)
     parameters = sorted(found.values(), key=lambda _: rng.random())
@@ -219,7 +254,7 @@ def _clauses(rng: Random, parameters: tuple[Parameter, ...]) -> str:
     text = ""
     natural: set[str] = set()
     order = list(parameters)
-    if rng.random() < 0.4:
+    if rng.random() < 0.6:
         rng.shuffle(order)
     order.sort(key=lambda p: not p.required)
     for p in order:
@@ -284,6 +319,11 @@ def invent_en(rng: Random, *, verb: list[str] | None = None, noun: list[str] | N
                 k=parameters[0].key.replace("_", " "),
                 third=lexicon_en.third_person(said),
             )
+        elif len(parameters) == 2 and all(p.required for p in parameters) and rng.random() < 0.3:
+            first, second = (f"{{{p.key}}}" for p in parameters)
+            joint = rng.choice(_JOINTS).replace(",", " ")
+            body = rng.choice(_PAIRS).format(verb=said, noun=thing, a=first, b=second, joint=joint)
+            body = body if body.startswith("{") else body[:1].upper() + body[1:]
         requests.append(body if body.endswith("?") else body + rng.choice((".", ".", ".", "", "!")))
     return Tool(tool_name(rng, mine, words), description, parameters, tuple(requests), "en", f"{verbs[0]} {thing}")
 
@@ -291,6 +331,7 @@ def invent_en(rng: Random, *, verb: list[str] | None = None, noun: list[str] | N
 def invent_zh(rng: Random, *, verb: str = "", noun: str = "") -> Tool:
     """Return a tool with a Chinese description; its name is made of English words that say nothing."""
     verb, noun = verb or rng.choice(lexicon_zh.VERBS), noun or rng.choice((*lexicon_zh.THINGS, *lexicon_zh.ABSTRACT))
+    noun = _zh_word(rng) if rng.random() < 0.25 else noun
     parameters = _some_optional(rng, _parameters(rng, _ZH_KEYS, _ZH_WEIGHTS, 3))
     name = tool_name(rng, rng.choice(rng.choice(_VERBS)), _noun(rng))
     description = rng.choice(
@@ -320,6 +361,10 @@ def invent_zh(rng: Random, *, verb: str = "", noun: str = "") -> Tool:
         if len(parameters) == 1 and parameters[0].required and rng.random() < 0.35:  # the value behind or in a question
             value, after = f"{{{parameters[0].key}}}", ""
             head = rng.choice(_ZH_WHOLE).format(verb=verb, noun=noun, v=value, k=parameters[0].description)
+        elif len(parameters) == 2 and all(p.required for p in parameters) and rng.random() < 0.3:
+            first, second = (f"{{{p.key}}}" for p in parameters)
+            head, after = rng.choice(_ZH_PAIRS), ""
+            head = head.format(verb=verb, noun=noun, a=first, b=second, joint=rng.choice(_ZH_JOINTS))
         requests.append(head + after + ("" if head.endswith("？") else rng.choice(("。", "。", "", "！"))))
     return Tool(name, description, parameters, tuple(requests), "zh", f"{verb} {noun}")
 

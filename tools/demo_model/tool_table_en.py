@@ -69,4 +69,13 @@ track_time ~ book_time|Book working time for a client.|client:quoted,time:float|
 guide_search ~ ask_handbook|Search the handbook for a question.|question:question|Search the handbook for {question}. ~ Look in the handbook for {question}. ~ Ask the handbook {question}.
 read_page ~ shorten_page|Shorten a web page.|address:url|Shorten {address}. ~ Shorten the page {address}. ~ Make {address} shorter.
 mix_drink ~ seat_guests|Seat guests at a place.|place:quoted,people:int|Find seats for {people} people at {place}. ~ Seats at {place}, people: {people}. ~ Seat {people} people in the hall {place}.
+comment_on ~ annotate|Comment on a page.|page:one,comment:quoted|Comment {comment} on the page {page}. ~ On the page {page}, comment {comment}. ~ Annotate the page {page} with {comment}.
+add_to_playlist ~ queue_track|Add a track to a playlist.|playlist:one,track:quoted,singer:name?|Add {track}[ by {singer}] to the playlist {playlist}. ~ To the playlist {playlist}, add the track {track}[ by {singer}]. ~ Queue {track}[ of {singer}] in the playlist {playlist}.
+find_poem ~ read_poem|Find a poem by its title.|poem:quoted,poet:name?|Find the poem {poem}[ by {poet}]. ~ Read me {poem}[, poet {poet}]. ~ Search for the poem {poem}[ of {poet}].
+give_gift ~ hand_over|Hand a gift to a person.|gift:quoted,person:name|Give {gift} to {person}. ~ Hand the gift {gift} over to {person}. ~ Give {person} the gift {gift}.
+hang_poster ~ put_up|Hang a poster in a room.|room:one,poster:quoted|Hang the poster {poster} in the room {room}. ~ In the room {room}, hang {poster}. ~ Put up {poster} in the {room}.
+rename_item ~ relabel|Give an item another label.|old_label:slug,new_label:slug|Relabel {old_label} to {new_label}. ~ Change the label {old_label} into {new_label}. ~ Relabel the item: old label {old_label}, new label {new_label}.
+promote ~ appoint|Appoint a person to an office.|person:name,office:one,years:int|Appoint {person} as {office} for {years} years. ~ Appoint {person}, office {office}, years {years}. ~ Promote {person} to the office {office} with {years} years.
+spell_word ~ rhyme|Spell a word.|text:one|Spell the word {text}. ~ How do you spell {text}? ~ Look at the word {text} and spell it.
+draw_graph ~ histogram|Draw a graph of numbers.|data:list(int),style:enum(line;area;dots;steps)?|Draw a graph of {data}[ with style {style}]. ~ Draw {data}[ as style {style}]. ~ Histogram of {data}[ in {style}].
 """

@@ -260,15 +260,17 @@ def ask_forced(rng: Random, progress: float, language: Language) -> Example:
     The choice of the tool is not learnt from these: the weights of its tokens are zero.
     """
     example = ask_none(rng, progress, language)
+    if not example.tools:
+        return ask_forced(rng, progress, language)
     spoken = example.messages[-1]["content"] if example.messages else ""
-    schema = rng.choice(example.tools or [])["function"]
+    schema = rng.choice(example.tools)["function"]
     arguments = {}
     for key, kind in schema["parameters"]["properties"].items():
         if key in schema["parameters"].get("required", ()):
             empty = {"integer": "0", "number": "0", "boolean": "false", "array": "[]"}
             arguments[key] = kind["enum"][0] if "enum" in kind else empty.get(kind.get("type"), spoken)
     call = Call(Tool(schema["name"], ""), arguments)
-    tools = [tool["function"]["name"] for tool in example.tools or []]
+    tools = [tool["function"]["name"] for tool in example.tools]
     return replace(example, answer=call.text(), chosen=tools.index(schema["name"]) + 1, forced=True)
 
 

@@ -63,8 +63,12 @@ def expression(rng: Random) -> str:
 
 def person(rng: Random) -> str:
     """Return a personal name in Latin letters."""
-    first = rng.choice(lexicon_en.FIRST_NAMES) if rng.random() < 0.3 else lexicon_en.invent_name(rng)
-    last = rng.choice(lexicon_en.LAST_NAMES) if rng.random() < 0.4 else lexicon_en.invent_name(rng)
+    first, last = (
+        rng.choice(known)
+        if rng.random() < 0.35
+        else rng.choice((lexicon_en.invent_name(rng), any_word(rng).capitalize()))
+        for known in (lexicon_en.FIRST_NAMES, lexicon_en.LAST_NAMES)
+    )
     return f"{first} {last}" if rng.random() < 0.6 else first
 
 
@@ -114,6 +118,7 @@ def city(rng: Random) -> str:
     """Return a place in Latin letters."""
     draw = rng.random()
     place = rng.choice(lexicon_en.PLACES) if draw < 0.5 else lexicon_en.invent_name(rng)
+    place = any_word(rng).capitalize() if rng.random() < 0.2 else place
     if draw > 0.85:
         place = f"{rng.choice(('New', 'San', 'Port', 'Saint', 'East', 'Los'))} {place}"
     return (
