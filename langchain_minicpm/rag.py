@@ -33,6 +33,7 @@ from minicpm_core.rag import (
     CHARS_PER_TOKEN,
     Passage,
     RagSettings,
+    RefusalLanguage,
     build_messages,
     condense_messages,
     detect_language,
@@ -138,12 +139,14 @@ class RagSteps:
         state = reduce(add, map(AddableDict, states))
         yield AddableDict(context=state["context"])
         source, prompt = self._ask(state)
-        text = ""
+        text, wording = "", RefusalLanguage(state["question"], self.settings)
         for piece in source.stream(prompt, config):
-            if shown := _text(piece):
+            if shown := wording.push(_text(piece)):
                 text += shown
                 yield AddableDict(answer=shown)
-        yield self._end(state, text)
+        if shown := wording.flush():
+            yield AddableDict(answer=shown)
+        yield self._end(state, text + shown)
 
     async def aanswer(
         self, states: AsyncIterator[dict[str, Any]], config: RunnableConfig
@@ -152,14 +155,16 @@ class RagSteps:
         state = reduce(add, [AddableDict(chunk) async for chunk in states])
         yield AddableDict(context=state["context"])
         source, prompt = self._ask(state)
-        text = ""
+        text, wording = "", RefusalLanguage(state["question"], self.settings)
         stream: Any = source.astream(prompt, config)
         async with aclosing(stream) as pieces:
             async for piece in pieces:
-                if shown := _text(piece):
+                if shown := wording.push(_text(piece)):
                     text += shown
                     yield AddableDict(answer=shown)
-        yield self._end(state, text)
+        if shown := wording.flush():
+            yield AddableDict(answer=shown)
+        yield self._end(state, text + shown)
 
     def _ask(self, state: Mapping[str, Any]) -> tuple[Runnable[Any, Any], Any]:
         """Return the model and its prompt, or what says the refusal where nothing near the question was found."""

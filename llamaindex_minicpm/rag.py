@@ -28,6 +28,7 @@ from minicpm_core.citations import find_citations
 from minicpm_core.rag import (
     CHARS_PER_TOKEN,
     RagSettings,
+    RefusalLanguage,
     build_messages,
     condense_messages,
     detect_language,
@@ -153,11 +154,15 @@ class RagSteps:
             answer = prompt.refusal
             yield answer
         else:
+            wording = RefusalLanguage(prompt.question, self.settings)
             with closing(self.llm.stream_chat(list(prompt.messages))) as responses:
                 for response in responses:
-                    answer += response.delta or ""
-                    if response.delta:
-                        yield response.delta
+                    if shown := wording.push(response.delta or ""):
+                        answer += shown
+                        yield shown
+            if shown := wording.flush():
+                answer += shown
+                yield shown
         finish(answer)
 
     async def astream(self, prompt: Prompt, finish: Callable[[str], None]) -> AsyncGenerator[str, None]:
@@ -167,24 +172,32 @@ class RagSteps:
             answer = prompt.refusal
             yield answer
         else:
+            wording = RefusalLanguage(prompt.question, self.settings)
             async with aclosing(await self.llm.astream_chat(list(prompt.messages))) as responses:
                 async for response in responses:
-                    answer += response.delta or ""
-                    if response.delta:
-                        yield response.delta
+                    if shown := wording.push(response.delta or ""):
+                        answer += shown
+                        yield shown
+            if shown := wording.flush():
+                answer += shown
+                yield shown
         finish(answer)
 
     def answer(self, prompt: Prompt) -> str:
         """Return the whole answer."""
         if prompt.refusal is not None:
             return prompt.refusal
-        return self.llm.chat(list(prompt.messages)).message.content or ""
+        return self._worded(prompt, self.llm.chat(list(prompt.messages)).message.content or "")
 
     async def aanswer(self, prompt: Prompt) -> str:
         """Do the same without blocking the event loop."""
         if prompt.refusal is not None:
             return prompt.refusal
-        return (await self.llm.achat(list(prompt.messages))).message.content or ""
+        return self._worded(prompt, (await self.llm.achat(list(prompt.messages))).message.content or "")
+
+    def _worded(self, prompt: Prompt, answer: str) -> str:
+        wording = RefusalLanguage(prompt.question, self.settings)
+        return wording.push(answer) + wording.flush()
 
     def cite(self, answer: str, prompt: Prompt) -> list[dict[str, Any]]:
         """Return the passages that the answer names: dicts of n, source, page and quote."""

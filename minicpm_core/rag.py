@@ -131,6 +131,36 @@ def is_refusal(answer: str, settings: RagSettings) -> bool:
     return any(text == refusal.strip().rstrip(".。").casefold() for refusal in settings.refusals.values())
 
 
+class RefusalLanguage:
+    """Puts a refusal into the question's language: small models take that of the passages.
+
+    Text that may become a refusal in another language is held back until that is known.
+    """
+
+    def __init__(self, question: str, settings: RagSettings) -> None:
+        language = detect_language(question)
+        self._settings = settings
+        self._wanted = settings.refusals[language]
+        self._others = [text.strip() for other, text in settings.refusals.items() if other != language]
+        self._held: str | None = ""
+
+    def push(self, text: str) -> str:
+        """Return what can be shown."""
+        if self._held is None:
+            return text
+        self._held += text
+        start = self._held.strip()
+        if any(other.startswith(start) for other in self._others):
+            return ""
+        shown, self._held = self._held, None
+        return shown
+
+    def flush(self) -> str:
+        """Return what was held back, in the right language."""
+        held, self._held = self._held or "", None
+        return self._wanted if held.strip() and is_refusal(held, self._settings) else held
+
+
 def is_out_of_scope(passages: Sequence[Passage], settings: RagSettings) -> bool:
     """Tell whether retrieval found nothing near the question, so that the model need not be asked."""
     if not passages:

@@ -10,6 +10,7 @@ from minicpm_core.rag import (
     SYSTEM_PROMPTS,
     Passage,
     RagSettings,
+    RefusalLanguage,
     build_messages,
     condense_messages,
     detect_language,
@@ -107,3 +108,18 @@ def test_settings_are_stored_and_checked() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             RagSettings(**values)
+
+
+def test_a_refusal_is_worded_in_the_language_of_the_question() -> None:
+    settings = RagSettings()
+    for question, said, shown in (
+        ("Who owns it?", ["文档中", "没有", "提到。"], [""] * 3 + ["The documents do not say."]),
+        ("谁拥有它？", ["The docu", "ments do not say."], ["", "", "文档中没有提到。"]),
+        ("Who owns it?", ["The ", "documents do not say."], ["The ", "documents do not say.", ""]),
+        ("Who owns it?", ["文档", "管理员"], ["", "文档管理员", ""]),
+        ("Who owns it?", ["[1] It", " is 文档"], ["[1] It", " is 文档", ""]),
+        ("Who owns it?", ["文档"], ["", "文档"]),
+        ("Who owns it?", [], [""]),
+    ):
+        wording = RefusalLanguage(question, settings)
+        assert [*(wording.push(piece) for piece in said), wording.flush()] == shown

@@ -102,6 +102,14 @@ class TestHermes(ToyTests):
 
 
 class TestDemo(MiniCPMTests):
-    """The demo checkpoint; `is_trained` follows when it has learnt to call tools."""
+    """The demo checkpoint, which was trained to call tools."""
 
+    is_trained = True
     llm_params = {"model": "demo", "temperature": 0, "max_tokens": 48}  # noqa: RUF012
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    @pytest.mark.xfail(
+        raises=AssertionError, strict=True, reason="it was not trained to choose among agents by their descriptions"
+    )
+    async def test_workflow_with_a_handoff(self) -> None:
+        await super().test_workflow_with_a_handoff()

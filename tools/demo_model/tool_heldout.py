@@ -208,7 +208,7 @@ def make_task(rng: Random, name: str) -> Task:
     else:
         tools.insert(rng.randint(0, len(tools)), tool)
     if name == "parallel":
-        second = rng.choice(tools)
+        second = rng.choice([t for t in tools if all(p.kind != "N" for p in t.parameters)])
         request2, call2 = _request(rng, second, draw)
         if call2 == call:
             return make_task(rng, name)
