@@ -80,7 +80,6 @@ def _model(options: Namespace, memory: int) -> dict[str, Any]:
         "prefill_chunk": plan.prefill_chunk,
         "largest_context_window": widest.context_window if widest.fits else None,
         "kv_cache_per_token": needs.shape.kv_cache(1, needs.form.value),
-        "small_head": needs.form.small_head,
         "bits": int(needs.form.value * 8),
         "changes": [asdict(change) for change in needs.changes(plan)],
     }
@@ -117,7 +116,6 @@ def _print_model(row: dict[str, Any], facts: dict[str, Any], *, planned: bool) -
     sizes, memory = row["bytes"], facts["memory"]
     print_line(f"{row['model']}, weights in {_kind(row)}, on {facts['device']}\n")
     notes = {
-        "table_weights": "the head in 8 bits" if row["small_head"] else "",
         "kv_cache": f"{row['context_window']:,} tokens of {_kib(row['kv_cache_per_token'])}",
         "activations": f"of {row['prefill_chunk']:,} prompt tokens at a time",
     }

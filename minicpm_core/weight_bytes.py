@@ -40,11 +40,6 @@ class Form:
     value: float = 2.0
     device: str = "cpu"
 
-    @property
-    def small_head(self) -> bool:
-        """Whether the output head, and embeddings that are tied to it, are kept in 8 bits."""
-        return self.quantization == "int4" and self.device == "cpu"
-
     def plain(self, elements: int) -> int:
         """Return the bytes of numbers that are not quantised."""
         return int(elements * self.value)
@@ -58,10 +53,6 @@ class Form:
         blocks = rows * columns // BLOCK
         scales = blocks + 4 * -(blocks // -NESTED_BLOCK) + 4
         return rows * columns // 2 + scales + (2 * blocks if self._has_kernel else 0)
-
-    def table(self, rows: int, columns: int, *, is_head: bool) -> int:
-        """Return the bytes of the embeddings or of the output head."""
-        return rows * columns + 4 * rows if is_head and self.small_head else self.plain(rows * columns)
 
     @property
     def _has_kernel(self) -> bool:
@@ -117,7 +108,7 @@ def _count(tensors: Mapping[str, Any], viewing: Mapping[str, Any], config: Any, 
         shape = tensor.shape
         if name.endswith(_TABLES) and len(shape) == 2:
             is_head = "lm_head" in name
-            tables += 0 if is_head and tied else form.table(shape[0], shape[1], is_head=is_head or tied)
+            tables += 0 if is_head and tied else form.plain(math.prod(shape))
         elif _is_linear(name, shape):
             unsuitable = form.quantization == "int8" and name.endswith("kv_b_proj.weight")
             linears += form.plain(math.prod(shape)) if unsuitable else form.linear(shape[0], shape[1])
@@ -152,8 +143,7 @@ def _count_pickled(checkpoint: Checkpoint, config: Any, form: Form) -> WeightByt
     width = 4 if "32" in str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")) else 2
     elements = sum(file.stat().st_size for file in checkpoint.weight_files) // width
     heads = 1 if config.tie_word_embeddings else 2
-    tables = form.table(config.vocab_size, config.hidden_size, is_head=True)
-    tables += form.plain(config.vocab_size * config.hidden_size) * (heads - 1)
+    tables = form.plain(config.vocab_size * config.hidden_size) * heads
     rest = max(elements - heads * config.vocab_size * config.hidden_size, 0)
     columns = rest // (ROWS * BLOCK) * BLOCK
     return WeightBytes(form.linear(ROWS, columns), tables, 0, config.hidden_size * 4096)

@@ -86,13 +86,6 @@ def test_shapes_that_the_kernel_cannot_take_stay_in_16_bit(rows: int, columns: i
     assert Form("int4").linear(rows, columns) == 2 * rows * columns
 
 
-def test_bytes_of_the_head() -> None:
-    assert Form("int4").table(130560, 1536, is_head=True) == 130560 * 1536 + 4 * 130560
-    for form in (Form(None), Form("int8"), Form("int4", device="cuda:0")):
-        assert form.table(130560, 1536, is_head=True) == 2 * 130560 * 1536
-    assert Form("int4").table(130560, 1536, is_head=False) == 2 * 130560 * 1536
-
-
 def test_keys_and_values_grow_with_the_text() -> None:
     assert shape(LLAMA).kv_cache(1, 2) == 24 * 2 * 2 * 128 * 2 == 24_576
     assert shape(LLAMA).kv_cache(2048, 4) == 2048 * 49_152
