@@ -62,8 +62,9 @@ def demo_tokens() -> Tokens:
         hidden = f"\ue000{token['id']}\ue000"
         given["model"]["vocab"][hidden] = given["model"]["vocab"].pop(token["content"], token["id"])
         token["content"] = hidden
-    guidance = llguidance.LLTokenizer(json.dumps(given), n_vocab=5120, eos_token=tokenizer.eos_token_id)
-    return Tokens(guidance, special, 5120)
+    size = len(tokenizer)
+    guidance = llguidance.LLTokenizer(json.dumps(given), n_vocab=size, eos_token=tokenizer.eos_token_id)
+    return Tokens(guidance, special, size)
 
 
 @cache
