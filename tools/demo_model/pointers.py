@@ -58,7 +58,7 @@ def point_call(
             at, valued = end, ids[at] == marks["<param"]
         elif valued and ids[at] == marks[">"] and ids[at - 1] == marks['"']:
             end = next((n for n in range(at + 1, len(ids)) if ids[n] == marks["</param>"]), at + 1)
-            _point_value(found, ids, alike, marks, (at + 1, end), question)
+            _point_value(found, ids, alike, marks, (at + 1, end), question, line)
             at, valued = end, False
         else:
             at += 1
@@ -72,12 +72,13 @@ def _point_value(
     marks: dict[str, int],
     value: tuple[int, int],
     question: tuple[int, int],
+    line: tuple[int, int],
 ) -> None:
-    """Add the sources of one value: its place in the request, or the places of a list's items."""
+    """Add the sources of one value: its place in the request, else in the tool's line, or the places of a list's items."""
     first, last = value
     whole = _matches(alike[first:last], alike, *question)
     if whole or first == last or ids[first] != marks["["]:
-        _point(found, first, alike[first:last], alike, *question)
+        _point(found, first, alike[first:last], alike, *(question if whole else line))
         return
     run = first
     for at in range(first, last):

@@ -9,6 +9,7 @@ from tools.demo_model import chat
 from tools.demo_model.encoding import Example
 from tools.demo_model.fact_tasks import ask_attribute, ask_event, ask_long, ask_property
 from tools.demo_model.text_tasks import ask_characters, ask_words, copy_one
+from tools.demo_model.tool_handoff import ask_handoff
 from tools.demo_model.tool_tasks import ask_call, ask_forced, ask_found, ask_none, ask_result, ask_two
 
 Maker = Callable[[Random, float], Example]
@@ -32,8 +33,10 @@ MIX: tuple[tuple[float, Maker], ...] = (
     (0.08, lambda r, p: ask_none(r, p, "zh")),
     (0.08, lambda r, p: ask_result(r, p, "en")),
     (0.06, lambda r, p: ask_result(r, p, "zh")),
-    (0.05, lambda r, p: ask_found(r, p, "en")),
+    (0.07, lambda r, p: ask_found(r, p, "en")),
     (0.05, lambda r, p: ask_found(r, p, "zh")),
+    (0.06, lambda r, p: ask_handoff(r, p, "en")),
+    (0.02, lambda r, p: ask_handoff(r, p, "zh")),
     (0.04, lambda r, p: ask_forced(r, p, r.choice(("en", "zh")))),
 )
 

@@ -169,7 +169,7 @@ def draw_turn(rng: Random, tool: Tool, *, second: Tool | None = None) -> Turn:
     return Turn(both, (call, call2), tuple(values), said.format(*values))
 
 
-def _assemble(
+def assemble(
     rng: Random, tools: list[Tool], turn_of: list[dict[str, Any]], question: str, answer: str, chosen: int
 ) -> Example:
     """Return the example of `tools` in one style of schema, with a system text and thinking now and then."""
@@ -208,7 +208,7 @@ def ask_call(rng: Random, progress: float, language: Language) -> Example:
     tools = _set_of(rng, tool)
     request, call = make_request(rng, tool)
     messages = [*_earlier(rng, tools), {"role": "user", "content": request}]
-    return _assemble(rng, tools, messages, request, call.text(), tools.index(tool) + 1)
+    return assemble(rng, tools, messages, request, call.text(), tools.index(tool) + 1)
 
 
 def ask_two(rng: Random, progress: float, language: Language) -> Example:
@@ -221,7 +221,7 @@ def ask_two(rng: Random, progress: float, language: Language) -> Example:
     if turn.calls[0] == turn.calls[1]:
         return ask_call(rng, progress, language)
     answer = "".join(call.text() for call in turn.calls)
-    return _assemble(
+    return assemble(
         rng, tools, [{"role": "user", "content": turn.request}], turn.request, answer, tools.index(tool) + 1
     )
 
@@ -240,7 +240,7 @@ def ask_none(rng: Random, progress: float, language: Language) -> Example:
     else:
         request, _ = make_request(rng, tool) if rng.random() < 0.9 else direct_request(rng, tool, language)
     messages = [*_earlier(rng, others), {"role": "user", "content": request}]
-    return _assemble(rng, others, messages, request, answer, NO_TOOL)
+    return assemble(rng, others, messages, request, answer, NO_TOOL)
 
 
 def ask_result(rng: Random, progress: float, language: Language) -> Example:
@@ -251,7 +251,7 @@ def ask_result(rng: Random, progress: float, language: Language) -> Example:
     if len(turn.calls) == 2 and turn.calls[1].tool.language != language:
         return ask_result(rng, progress, language)
     messages = [*_earlier(rng, tools), *turn.messages()]
-    return _assemble(rng, tools, messages, turn.request, turn.answer, -1)
+    return assemble(rng, tools, messages, turn.request, turn.answer, -1)
 
 
 def ask_forced(rng: Random, progress: float, language: Language) -> Example:
@@ -306,8 +306,6 @@ def ask_found(rng: Random, progress: float, language: Language) -> Example:
     request = rng.choice(forms).format(query)
     call = Call(tool, {tool.parameters[0].key: query})
     if rng.random() < 0.4:
-        return _assemble(
-            rng, tools, [{"role": "user", "content": request}], request, call.text(), tools.index(tool) + 1
-        )
+        return assemble(rng, tools, [{"role": "user", "content": request}], request, call.text(), tools.index(tool) + 1)
     content = "\n".join(f"[{label}] {' '.join(text.split())}" for label, text in numbered)
-    return _assemble(rng, tools, Turn(request, (call,), (content,)).messages(), request, answer, -1)
+    return assemble(rng, tools, Turn(request, (call,), (content,)).messages(), request, answer, -1)

@@ -32,6 +32,7 @@ _SELDOM = frozenset(
     least Which them since much We when might Who She He their because On Do should were been they there it its Its
     This And or of at by did do does and to in on if so as is""".split()
 )
+_BEGINNINGS = 215
 _TYPES = ("string", "integer", "number", "boolean", "array")
 _PRETTY = (
     '{"type": "function", "function": {"name": "',
@@ -83,8 +84,33 @@ def _words(tokenizer: Tokenizer) -> list[str]:
     return [*_WORDS, *kept]
 
 
+def _beginnings(tokenizer: Tokenizer, vocabulary: dict[str, int]) -> list[str]:
+    """Return the pieces that begin most words behind a space and are no token without it, `_BEGINNINGS` at most."""
+    split = tokenizer.pre_tokenizer.pre_tokenize_str
+    words = {piece for sentence in load_sentences() for piece, _ in split(" " + sentence)}
+    words = {form for word in words for form in (word, "Ġ" + word[1:].capitalize())}
+    pieces = Counter(
+        tokenizer.encode(" " + word[1:], add_special_tokens=False).tokens[0]
+        for word in sorted(words)
+        if re.fullmatch(r"Ġ[A-Za-z]{2,}", word)
+    )
+    return [piece for piece, _ in pieces.most_common() if piece[1:] and piece[1:] not in vocabulary][:_BEGINNINGS]
+
+
+def _merge_alike(merges: list[list[str]], vocabulary: dict[str, int]) -> list[list[str]]:
+    """Return `merges` with each merge behind a space made possible without it, so that a copied word keeps its pieces."""
+    known = {(left, right) for left, right in merges}
+    both = []
+    for left, right in merges:
+        both.append([left, right])
+        bare = left[1:]
+        if left[0] == "Ġ" and bare in vocabulary and bare + right in vocabulary and (bare, right) not in known:
+            both.append([bare, right])
+    return both
+
+
 def extend(tokenizer: Tokenizer) -> Tokenizer:
-    """Return `tokenizer` with more tokens behind its own; no id changes, and other texts keep their tokens."""
+    """Return `tokenizer` with more tokens behind its own; no id changes."""
     content = json.loads(tokenizer.to_str())
     vocabulary: dict[str, int] = content["model"]["vocab"]
     merges: list[list[str]] = content["model"]["merges"]
@@ -98,6 +124,9 @@ def extend(tokenizer: Tokenizer) -> Tokenizer:
             pieces = [joined, *pieces[2:]]
     for word in _words(tokenizer):
         vocabulary.setdefault(word, len(vocabulary))
+    for piece in _beginnings(tokenizer, vocabulary):
+        vocabulary[piece[1:]] = len(vocabulary)
+    content["model"]["merges"] = _merge_alike(merges, vocabulary)
     content["model"]["ignore_merges"] = True  # a whole word that is a token needs no merges
     extended = Tokenizer.from_str(json.dumps(content))
     extended.add_tokens([AddedToken(part, normalized=False) for part in _schema_parts()])
