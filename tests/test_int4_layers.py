@@ -37,7 +37,7 @@ def make_layer(weight: torch.Tensor, dtype: Any, *, bias: bool = False) -> linea
     layer = linear.Linear4bit(weight.shape[1], weight.shape[0], bias, dtype)
     if bias:
         layer.bias = torch.nn.Parameter(torch.arange(float(weight.shape[0])), requires_grad=False)
-    layer.set_weights(linear.Weights.pack(codes, nf4.quantize_scales(absmax)))
+    layer.set_parts(linear.pack(codes, nf4.quantize_scales(absmax)))
     return layer.eval()
 
 

@@ -1,8 +1,9 @@
-"""The copy of a model's 4-bit layers in the cache: written as they are made, mapped when they are needed again."""
+"""The copy of a model's quantised layers in the cache: written as they are made, mapped when they are needed again."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,15 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.int4.cache import Slot
-from minicpm_core.int4.kernel import has_kernel
-from minicpm_core.int4.linear import Linear4bit, Weights
-from minicpm_core.int4.nf4 import BLOCK, NESTED_BLOCK, Scales
-from minicpm_core.int4.writing import Kind, TensorFile, dtype_of, total_bytes
+from minicpm_core.int4.writing import Kind, Layer, TensorFile, dtype_of, total_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+_LINE = 64
+"""Bytes of a cache line."""
 
 
 class Copy:
@@ -30,7 +31,7 @@ class Copy:
         model: the checkpoint's name, for people.
     """
 
-    def __init__(self, slot: Slot | None, layers: Mapping[str, Linear4bit], model: str) -> None:
+    def __init__(self, slot: Slot | None, layers: Mapping[str, Layer], model: str) -> None:
         self._slot, self._kinds, self._model = slot, _kinds(layers), model
         self._temporary: Path | None = None
         self._file: TensorFile | None = None
@@ -42,11 +43,11 @@ class Copy:
         self._try(self._open)
         return self
 
-    def write(self, name: str, weights: Weights) -> None:
+    def write(self, name: str, parts: Mapping[str, Tensor]) -> None:
         """Write one layer, in a thread: the next is quantised meanwhile."""
         if self._temporary is None:
             return
-        self._writes.append(self._pool.submit(self._try, lambda: _write(self._file, name, weights)))
+        self._writes.append(self._pool.submit(self._try, lambda: _write(self._file, name, parts)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=kind is not None)
@@ -95,35 +96,24 @@ class Memory:
     memory again: measured, the process grew by several times the weights.
     """
 
-    def __init__(self, layers: Mapping[str, Linear4bit]) -> None:
+    def __init__(self, layers: Mapping[str, Layer]) -> None:
         import torch
 
         kinds = _kinds(layers)
-        block, start, self._parts = torch.empty(total_bytes(kinds), dtype=torch.uint8), 0, {}
+        block, start = torch.empty(total_bytes(kinds), dtype=torch.uint8), 0
+        self._parts: dict[str, dict[str, Tensor]] = {name: {} for name in layers}
         for name, (dtype, shape) in kinds.items():
             size = total_bytes({name: (dtype, shape)})
-            self._parts[name] = block[start : start + size].view(dtype_of(dtype)).view(shape)
+            layer, _, part = name.rpartition(".")
+            self._parts[layer][part] = block[start : start + size].view(dtype_of(dtype)).view(shape)
             start += size
 
-    def hold(self, name: str, weights: Weights) -> Weights:
-        """Return the weights of a layer, copied to their place in the block."""
-        scales = weights.scales
-        kernel_scales = weights.kernel_scales
-        return Weights(
-            self._copy(f"{name}.packed", weights.packed),
-            Scales(
-                self._copy(f"{name}.absmax", scales.absmax),
-                self._copy(f"{name}.nested_absmax", scales.nested_absmax),
-                self._copy(f"{name}.offset", scales.offset),
-            ),
-            None if kernel_scales is None else self._copy(f"{name}.kernel_scales", kernel_scales),
-        )
-
-    def _copy(self, name: str, tensor: Tensor) -> Tensor:
-        return self._parts.pop(name).copy_(tensor)
+    def parts(self, name: str) -> dict[str, Tensor]:
+        """Return the place of a layer's parts in the block."""
+        return self._parts[name]
 
 
-def set_copied(layers: Mapping[str, Linear4bit], file: Path) -> bool:
+def set_copied(layers: Mapping[str, Layer], file: Path) -> bool:
     """Give the layers the weights in a file of the cache, mapped; False where the file is not what was written."""
     from safetensors import safe_open
 
@@ -135,33 +125,17 @@ def set_copied(layers: Mapping[str, Linear4bit], file: Path) -> bool:
     if {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()} != _kinds(layers):
         return False
     for name, layer in layers.items():
-        part = {p: opened.get_tensor(f"{name}.{p}") for p in ("packed", "absmax", "nested_absmax", "offset")}
-        kernel_scales = opened.get_tensor(f"{name}.kernel_scales") if has_kernel() else None
-        scales = Scales(part["absmax"], part["nested_absmax"], part["offset"])
-        layer.set_weights(Weights(part["packed"], scales, kernel_scales))
+        layer.set_parts({part: opened.get_tensor(f"{name}.{part}") for part in layer.kinds()})
     return True
 
 
-def _kinds(layers: Mapping[str, Linear4bit]) -> dict[str, Kind]:
-    """Return dtype and shape by name: first those whose sizes keep the next ones aligned."""
-    kinds: list[tuple[int, str, Kind]] = []
-    for name, layer in layers.items():
-        rows, columns = layer.out_features, layer.in_features
-        blocks = rows * columns // BLOCK
-        kinds.append((0, f"{name}.packed", ("U8", (rows, columns // 2))))
-        if has_kernel():
-            kinds.append((1, f"{name}.kernel_scales", ("BF16", (columns // BLOCK, rows))))
-        kinds.append((2, f"{name}.nested_absmax", ("F32", (-(blocks // -NESTED_BLOCK),))))
-        kinds.append((2, f"{name}.offset", ("F32", ())))
-        kinds.append((3, f"{name}.absmax", ("U8", (blocks,))))
-    return {name: kind for _, name, kind in sorted(kinds, key=lambda row: row[0])}
+def _kinds(layers: Mapping[str, Layer]) -> dict[str, Kind]:
+    """Return dtype and shape by name: first what takes whole cache lines, so that as much as can be begins with one."""
+    kinds = {f"{name}.{part}": kind for name, layer in layers.items() for part, kind in layer.kinds().items()}
+    return dict(sorted(kinds.items(), key=lambda item: -math.gcd(total_bytes(dict([item])), _LINE)))
 
 
-def _write(file: TensorFile | None, name: str, weights: Weights) -> None:
+def _write(file: TensorFile | None, name: str, parts: Mapping[str, Tensor]) -> None:
     assert file
-    file.write(f"{name}.packed", weights.packed)
-    file.write(f"{name}.absmax", weights.scales.absmax)
-    file.write(f"{name}.nested_absmax", weights.scales.nested_absmax)
-    file.write(f"{name}.offset", weights.scales.offset)
-    if weights.kernel_scales is not None:
-        file.write(f"{name}.kernel_scales", weights.kernel_scales)
+    for part, tensor in parts.items():
+        file.write(f"{name}.{part}", tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,7 +72,8 @@ def _write(checkpoint: Checkpoint, quantized: Any, folder: Path) -> None:
     import torch
     import transformers
 
-    from minicpm_core.int4.loading import check_shapes, chooser, four_bit_class, quantize_layers
+    from minicpm_core.int4.loading import check_shapes, chooser, four_bit_class, naming
+    from minicpm_core.int4.nf4 import quantize_codes, quantize_scales
     from minicpm_core.int4.writing import TensorFile
 
     config, dtype = checkpoint.family.translate(checkpoint.config), stored_dtype(checkpoint)
@@ -80,7 +82,7 @@ def _write(checkpoint: Checkpoint, quantized: Any, folder: Path) -> None:
     with reopen as tensors:
         quantized.llm_int8_skip_modules += unsuitable_modules(tensors, quantized)
         model_class = getattr(transformers, checkpoint.family.model_class)
-        made, layers = four_bit_class(model_class, dtype, chooser(quantized, model_class))
+        made, layers = four_bit_class(model_class, dtype, chooser(quantized, model_class), small_head=False)
         with torch.device("meta"):
             others = made(config).state_dict()
         if config.tie_word_embeddings:
@@ -91,7 +93,7 @@ def _write(checkpoint: Checkpoint, quantized: Any, folder: Path) -> None:
                 f"{checkpoint.folder} lacks {len(missing)} tensors that its config.json asks for, e.g. {missing[0]}"
             )
         try:
-            check_shapes({name: layer for name, layer in layers.items()}, tensors)
+            check_shapes(layers, tensors)
         except RuntimeError as error:
             raise ValueError(f"the weights in {checkpoint.folder} do not fit its config.json: {error}") from error
         temporary = folder / f".{_TENSORS}.tmp"
@@ -99,8 +101,10 @@ def _write(checkpoint: Checkpoint, quantized: Any, folder: Path) -> None:
         try:
             for name, tensor in others.items():
                 file.write(name, _read(tensors, name, tensor.shape).to(dtype))
-            for name, codes, scales in quantize_layers(layers, tensors, dtype):
-                _write_layer(file, name, codes, scales, dtype)
+            for name in layers:
+                with naming(stored := tensors[f"{name}.weight"]):
+                    codes, absmax = quantize_codes(stored.read(), dtype)
+                _write_layer(file, name, codes, quantize_scales(absmax), dtype)
             file.close()
         except BaseException:
             file.abandon()
@@ -138,7 +142,7 @@ def _kinds(others: Mapping[str, Any], layers: Mapping[str, Any], dtype: Any) -> 
 
     kinds = {name: (NAMES[str(dtype)], tuple(tensor.shape)) for name, tensor in others.items()}
     for name, layer in layers.items():
-        weights = layer.out_features * layer.in_features
+        weights = math.prod(layer.shape)
         kinds |= {
             f"{name}.weight": ("U8", (weights // 2, 1)),
             f"{name}.weight.absmax": ("U8", (weights // BLOCK,)),

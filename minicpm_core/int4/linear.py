@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +13,16 @@ from torch import Tensor, nn
 
 from minicpm_core.int4 import layout
 from minicpm_core.int4.kernel import dequantize, has_kernel, multiply_few
-from minicpm_core.int4.nf4 import BLOCK, NESTED_BLOCK, Scales, code, nested_code
+from minicpm_core.int4.nf4 import (
+    BLOCK,
+    NESTED_BLOCK,
+    Scales,
+    code,
+    nested_code,
+    quantize_codes,
+    quantize_scales,
+)
+from minicpm_core.int4.writing import Kind
 
 FEW = 28
 """Tokens up to which the packed kernel is faster than to dequantise and multiply; measured by benchmarks.int4."""
@@ -26,26 +34,20 @@ _UNPACKED = 512
 _workspace = threading.local()
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The weights of one layer.
+def pack(codes: Tensor, scales: Scales) -> dict[str, Tensor]:
+    """Return the parts of a layer: its scales as files have them, and what is computed with.
+
+    "packed" is uint8 [rows, columns / 2], in the kernel's order where the kernel is there, else in rows;
+    "kernel_scales" is bfloat16 [columns / 64, rows] and only there with the kernel.
 
     Args:
-        packed: uint8 [rows, columns / 2], in the kernel's order where the kernel is there, else in rows.
-        scales: as files have them.
-        kernel_scales: bfloat16 [columns / 64, rows] for the kernel, None where it is not there.
+        codes: [rows, columns], one to a byte.
+        scales: of the codes.
     """
-
-    packed: Tensor
-    scales: Scales
-    kernel_scales: Tensor | None
-
-    @classmethod
-    def pack(cls, codes: Tensor, scales: Scales) -> Weights:
-        """Return the weights of codes [rows, columns], one to a byte."""
-        if not has_kernel():
-            return cls(layout.in_rows(codes), scales, None)
-        return cls(layout.for_kernel(codes), scales, for_kernel(scales, codes.shape[0]))
+    parts = {"absmax": scales.absmax, "nested_absmax": scales.nested_absmax, "offset": scales.offset}
+    if not has_kernel():
+        return parts | {"packed": layout.in_rows(codes)}
+    return parts | {"packed": layout.for_kernel(codes), "kernel_scales": for_kernel(scales, codes.shape[0])}
 
 
 def for_kernel(scales: Scales, rows: int) -> Tensor:
@@ -60,7 +62,7 @@ class Linear4bit(StockLinear4bit):  # type: ignore[misc]
     state dict is bitsandbytes' own. The layer stays where it is and as it is: `to` moves or converts its bias only.
     """
 
-    weight: Any  # None until `set_weights`, so that nothing is asked for or made in its place
+    weight: Any  # None until `set_parts`, so that nothing is asked for or made in its place
     absmax: Tensor
     nested_absmax: Tensor
     offset: Tensor
@@ -73,13 +75,35 @@ class Linear4bit(StockLinear4bit):  # type: ignore[misc]
         for name in ("absmax", "nested_absmax", "offset", "kernel_scales"):
             self.register_buffer(name, None, persistent=False)
 
-    def set_weights(self, weights: Weights) -> None:
-        """Compute with these weights from now on."""
-        self.weight = nn.Parameter(weights.packed, requires_grad=False)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (outputs) and columns (inputs)."""
+        return self.out_features, self.in_features
+
+    def kinds(self) -> dict[str, Kind]:
+        """Return dtype and shape of each part."""
+        rows, columns = self.shape
+        blocks = rows * columns // BLOCK
+        kinds: dict[str, Kind] = {
+            "packed": ("U8", (rows, columns // 2)),
+            "absmax": ("U8", (blocks,)),
+            "nested_absmax": ("F32", (-(blocks // -NESTED_BLOCK),)),
+            "offset": ("F32", ()),
+        }
+        return kinds | ({"kernel_scales": ("BF16", (columns // BLOCK, rows))} if has_kernel() else {})
+
+    def quantize(self, weight: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Write the parts for a matrix to `out`; ValueError where a weight is not finite."""
+        codes, absmax = quantize_codes(weight, self.compute_dtype)
+        for name, part in pack(codes, quantize_scales(absmax)).items():
+            out[name].copy_(part)
+
+    def set_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """Compute with these from now on."""
+        self.weight = nn.Parameter(parts["packed"], requires_grad=False)
         self.weight.compress_statistics, self.weight.quant_type = True, "nf4"  # which PEFT asks for
-        scales = weights.scales
-        self.absmax, self.nested_absmax, self.offset = scales.absmax, scales.nested_absmax, scales.offset
-        self.kernel_scales = weights.kernel_scales
+        self.absmax, self.nested_absmax, self.offset = parts["absmax"], parts["nested_absmax"], parts["offset"]
+        self.kernel_scales = parts.get("kernel_scales")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x @ W.T + bias in the dtype of x."""

@@ -9,14 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from minicpm_core.int4 import loading
+from minicpm_core.int4 import head, loading
 from minicpm_core.int4.cache import Slot, cache_folder
 from minicpm_core.int4.copying import Copy, Memory, set_copied
 from minicpm_core.int4.kernel import has_kernel
-from minicpm_core.int4.linear import Weights
+from minicpm_core.int4.linear import Linear4bit
 from minicpm_core.weights import Tensors
 
-_FORMAT = "1"
+_FORMAT = "2"
 """Of the files in the cache; raise it when what is stored, or how it is computed, changes."""
 _WORTH = 100_000_000
 """Bytes of weights from which a copy in the cache is kept."""
@@ -66,28 +66,34 @@ def load_four_bit(
     tensors = source.tensors
     stored = {name.removesuffix(f".weight{loading.STATE}") for name in tensors if name.endswith(loading.STATE)}
     skipped = sorted(set(quantized.llm_int8_skip_modules or ()))
-    slot = None if stored else source.slot(dtype=str(dtype), skipped=" ".join(skipped), kernel=str(has_kernel()))
+    slot = None if stored else source.slot(dtype=str(dtype), skipped=" ".join(skipped), **_kernels())
     copied = slot.find() if slot else None
     if copied:  # these bytes have been looked through for NaN
         tensors = {name: replace(tensor, finite=True) for name, tensor in tensors.items()}
 
     chosen = stored.__contains__ if stored else loading.chooser(quantized, model_class)
-    made, layers = loading.four_bit_class(model_class, dtype, chosen)
+    made, layers = loading.four_bit_class(model_class, dtype, chosen, small_head=True)
     model, info = made.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True)
     model.__class__ = model_class
+    if any(isinstance(layer, head.EightBit) for layer in layers.values()):
+        model.resize_token_embeddings = loading.refuse_resizing
     weights = tuple(f"{name}.weight" for name in layers)
     info["unexpected_keys"] = [key for key in info["unexpected_keys"] if not key.startswith(weights)]
     info["missing_keys"] = [*info["missing_keys"], *(key for key in weights if key not in tensors)]
     if stored:
-        for name, layer in layers.items():
-            layer.set_weights(loading.read_layer(layer, name, tensors))
-    elif not info["missing_keys"] and not (copied and set_copied(layers, copied)):
+        for name in stored:
+            if isinstance(layer := layers.pop(name, None), Linear4bit):
+                layer.set_parts(loading.read_layer(layer, name, tensors))
+    if not info["missing_keys"] and not (copied and set_copied(layers, copied)):
         loading.check_shapes(layers, tensors)
         with source.reopen() as unmapped, Copy(slot, layers, source.name) as copy:
             memory = Memory(layers)
-            for name, codes, scales in loading.quantize_layers(layers, unmapped, dtype):
-                layers[name].set_weights(held := memory.hold(name, Weights.pack(codes, scales)))
-                copy.write(name, held)
+            for name, layer in layers.items():
+                parts, weight = memory.parts(name), unmapped[f"{name}.weight"]
+                with loading.naming(weight):
+                    layer.quantize(weight.read(), parts)
+                layer.set_parts(parts)
+                copy.write(name, parts)
     _show_quantized(model, quantized, pre_quantized=bool(stored))
     return model, info
 
@@ -100,6 +106,10 @@ def _show_quantized(model: Any, quantized: Any, *, pre_quantized: bool) -> None:
     model.config.quantization_config = quantized
     model.is_quantized = model.is_loaded_in_4bit = True
     model.quantization_method = quantized.quant_method
+
+
+def _kernels() -> dict[str, str]:
+    return {"kernel": str(has_kernel()), "head": str(head.has_kernel())}
 
 
 def _version() -> str:

@@ -7,18 +7,41 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _ALIGNMENT = 64
 """Bytes; where the data begin, so that a mapped tensor lies as the CPU likes it."""
-NAMES = {"torch.uint8": "U8", "torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16"}
-_SIZES = {"U8": 1, "F32": 4, "BF16": 2, "F16": 2}
+NAMES = {
+    "torch.uint8": "U8",
+    "torch.int8": "I8",
+    "torch.float32": "F32",
+    "torch.bfloat16": "BF16",
+    "torch.float16": "F16",
+}
+_SIZES = {"U8": 1, "I8": 1, "F32": 4, "BF16": 2, "F16": 2}
 
 Kind = tuple[str, tuple[int, ...]]
 """The dtype as safetensors names it, and the shape."""
+
+
+class Layer(Protocol):
+    """A layer whose weights are quantised, in parts: tensors with names."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the weights."""
+
+    def kinds(self) -> dict[str, Kind]:
+        """Return dtype and shape of each part."""
+
+    def quantize(self, weight: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Write the parts for a matrix to `out`; ValueError where a weight is not finite."""
+
+    def set_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """Compute with these from now on."""
 
 
 def kind_of(tensor: Tensor) -> Kind:
