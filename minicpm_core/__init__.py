@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Chunk, IncompleteOutputError, Message, Sampling, TokenLogprob, ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "IncompleteOutputError",
     "MemoryPlan",
     "Message",
+    "PictureSettings",
     "RerankerModel",
     "Sampling",
     "TokenLogprob",

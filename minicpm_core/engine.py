@@ -18,6 +18,7 @@ from minicpm_core.adapters import switch as switch_adapter
 from minicpm_core.answers import Answer, Request, Vocabulary
 from minicpm_core.batching import generate_batch
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
+from minicpm_core.control_tokens import ControlTokens, find_markers
 from minicpm_core.decoding import THINK
 from minicpm_core.devices import choose_device, choose_dtype, limit_allocator
 from minicpm_core.families import Family
@@ -25,6 +26,7 @@ from minicpm_core.generation import generate_chunks
 from minicpm_core.guidance import GrammarTokenizer
 from minicpm_core.memory import MemoryPlan, available_memory, checkpoint_needs, parse_bytes, refuse_if_too_large
 from minicpm_core.messages import check_messages
+from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.plans import AnswerPlan, plan_answer
 from minicpm_core.prefix import Prefixes
 from minicpm_core.quantization import bitsandbytes_config
@@ -62,6 +64,12 @@ class Engine:
         hidden = _hidden_ids(checkpoint.family, tokenizer)
         self._vocabulary = Vocabulary(tokenizer, self._tokenizer_lock, stop_ids, hidden, grammar)
         self._prefixes = Prefixes(memory.context_window)  # the plan has room for so many tokens
+        self._control = ControlTokens(
+            tokenizer,
+            template=str(tokenizer.chat_template),
+            markers=find_markers(self.family).union(self._reader.markers.texts if self._reader else ()),
+            thoughts=self.family.tags,
+        )
         self._worker = Worker(checkpoint.name)
         self._close = weakref.finalize(self, self._worker.close)
 
@@ -146,6 +154,7 @@ class Engine:
         stop: Sequence[str] | None = None,
         enable_thinking: bool | None = None,
         logprobs: int | None = None,
+        pictures: PictureSettings | None = None,
     ) -> Request:
         """Check the options and encode the prompt; what `stream` runs.
 
@@ -159,6 +168,7 @@ class Engine:
             sampling: values that are None are the family's recommendation.
             stop: texts that end the answer; they are not part of it. Reasoning and tool calls are not searched.
             enable_thinking: switches reasoning on or off where the family has it; None leaves it to the chat template.
+            pictures: how pictures are read; values that are None are the checkpoint's.
             logprobs: report the drawn tokens' log probabilities, and those of so many of the likeliest (0 to 20).
 
         Raises:
@@ -179,12 +189,13 @@ class Engine:
             response_schema=response_schema,
             grammar=grammar,
         )
-        text, prompt_ids, pictures = self._encode(messages, enable_thinking, plan)
+        text, prompt_ids, shown = self._encode(messages, enable_thinking, plan, pictures)
         room = self.context_window - len(prompt_ids)
         if room < 1:
             raise ValueError(
-                f"the prompt has {len(prompt_ids)} tokens and the context window {self.context_window}, of which one "
-                "must be left for the answer; shorten the prompt, or load with a larger context_window or memory_limit"
+                f"the prompt has {len(prompt_ids)} tokens{shown.describe() if shown else ''} and the context window "
+                f"{self.context_window}, of which one must be left for the answer; shorten the prompt, or load with a "
+                "larger context_window or memory_limit"
             )
         family = self.family
         defaults = (family.thinking_sampling if enable_thinking else None) or family.sampling
@@ -200,56 +211,81 @@ class Engine:
             chosen,
             tuple(stop or ()),
             opened,
-            pictures,
+            shown,
             constraint,
             plan.openings,
             plan.read_calls,
             logprobs,
         )
 
-    def encode(self, messages: Prompt, *, enable_thinking: bool | None = None, tools: Any = None) -> list[int]:
+    def encode(
+        self,
+        messages: Prompt,
+        *,
+        enable_thinking: bool | None = None,
+        tools: Any = None,
+        pictures: PictureSettings | None = None,
+    ) -> list[int]:
         """Return the prompt's token ids, BOS included where the family begins with it."""
-        return self._encode(messages, enable_thinking, self._show(tools))[1]
+        return self._encode(messages, enable_thinking, self._show(tools), pictures)[1]
 
     def _encode(
-        self, messages: Prompt, enable_thinking: bool | None, plan: AnswerPlan
+        self, messages: Prompt, enable_thinking: bool | None, plan: AnswerPlan, settings: PictureSettings | None
     ) -> tuple[str, list[int], Pictures | None]:
-        """Return the prompt's text, token ids and pictures."""
+        """Return the prompt's text, seams inside what only looks like control tokens, its token ids and pictures."""
         text, pictures = (
-            (messages, None) if isinstance(messages, str) else self._render(messages, enable_thinking, plan)
+            (messages, None) if isinstance(messages, str) else self._render(messages, enable_thinking, plan, settings)
         )
-        ids = self.tokenize(text)
+        with self._tokenizer_lock:
+            ids, offsets = self._control.encode(text, offsets=pictures is not None)
         bos = self.tokenizer.bos_token_id
         added = self.family.add_bos and bos is not None and ids[:1] != [bos]
         if pictures:
-            with self._tokenizer_lock:
-                encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-            pictures = pictures.at_tokens(encoded["offset_mapping"], shift=int(added))
+            pictures = pictures.at_tokens(offsets, shift=int(added))
         return text, [bos, *ids] if added else ids, pictures
 
-    def render(self, messages: Sequence[Message], *, enable_thinking: bool | None = None, tools: Any = None) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        enable_thinking: bool | None = None,
+        tools: Any = None,
+        pictures: PictureSettings | None = None,
+    ) -> str:
         """Return the prompt text that the chat template makes of the messages."""
-        return self._render(messages, enable_thinking, self._show(tools))[0]
+        return self._control.join(self._render(messages, enable_thinking, self._show(tools), pictures)[0])
 
     def _show(self, tools: Any) -> AnswerPlan:
         return AnswerPlan(self.family.dialect, shown=read_tools(tools or ()))
 
     def _render(
-        self, messages: Sequence[Message], enable_thinking: bool | None, plan: AnswerPlan
+        self,
+        messages: Sequence[Message],
+        enable_thinking: bool | None,
+        plan: AnswerPlan,
+        settings: PictureSettings | None = None,
     ) -> tuple[str, Pictures | None]:
-        checked = check_messages(messages, vision=self._reader is not None)
+        reader = self._reader and self._reader.adapt((settings or PictureSettings()).over(self._reader.defaults))
+        if settings and not reader:
+            settings.refuse_unseen()
+        checked = check_messages(messages, vision=reader is not None)
         template = str(self.tokenizer.chat_template)
-        laid, tools = lay_out(checked, plan.shown, plan.schema, plan.dialect, template)
+        laid, tools = lay_out(checked, plan.shown, plan.schema, plan.dialect, template, self._control)
         options = {"tools": tools, "enable_thinking": enable_thinking}
         options = {name: value for name, value in options.items() if value is not None}
-        marked = take_pictures(laid, self._reader) if self._reader else None
+        marked = take_pictures(laid, reader) if reader else None
         with self._tokenizer_lock:
             text = render_template(self.tokenizer, marked.messages if marked else laid, **options)
         return marked.insert_into(text) if marked else (text, None)
 
-    def count_tokens(self, text: str | Sequence[Message], *, tools: Any = None) -> int:
-        """Return the number of tokens of a text as it stands, or of messages with the chat template around them."""
-        return len(self.tokenize(text) if isinstance(text, str) else self.encode(text, tools=tools))
+    def count_tokens(
+        self, text: str | Sequence[Message], *, tools: Any = None, pictures: PictureSettings | None = None
+    ) -> int:
+        """Return the number of tokens of a text as it stands, or of messages with the chat template around them.
+
+        Pictures are cut for it and not run: what they cost is known before.
+        """
+        return len(self.tokenize(text) if isinstance(text, str) else self.encode(text, tools=tools, pictures=pictures))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text as it stands, nothing added."""

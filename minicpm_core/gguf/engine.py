@@ -25,17 +25,11 @@ from minicpm_core.memory import (
     parse_bytes,
     refuse_if_too_large,
 )
-from minicpm_core.messages import check_messages
-from minicpm_core.plans import AnswerPlan
 from minicpm_core.threads import fit_threads
-from minicpm_core.types import Prompt
-from minicpm_core.vision.prompt import Pictures
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 512
-_SEAM = "\ufdd0"
-"""A noncharacter, where a text is cut into parts that are encoded one by one."""
 _SAMPLE = "Hello, world! It's 2026:  12345 km;\n\n  naïve café — 保修期为两年。\t<a href='x'>Ünïcode 🙂</a>"
 
 
@@ -50,8 +44,6 @@ class GgufEngine(Engine):
     def __init__(self, checkpoint: GgufCheckpoint, model: LlamaCppModel, tokenizer: Any, memory: MemoryPlan) -> None:
         super().__init__(checkpoint, model, tokenizer, memory)
         self._prefixes = LastText()
-        added = tokenizer.added_tokens_decoder.values()
-        self._control = sorted((token.content for token in added if token.special), key=len, reverse=True)
 
     def set_adapter(self, name: str | None) -> None:
         """Refuse: adapters are not loaded beside a GGUF file.
@@ -68,29 +60,6 @@ class GgufEngine(Engine):
         super().close()
         if model is not None:
             model.close()
-
-    def _encode(
-        self, messages: Prompt, enable_thinking: bool | None, plan: AnswerPlan
-    ) -> tuple[str, list[int], Pictures | None]:
-        """Return the prompt's text and token ids; control tokens inside what others wrote are plain text."""
-        if isinstance(messages, str):
-            return super()._encode(messages, enable_thinking, plan)
-        checked = check_messages(messages, vision=False)
-        guarded = [m if m["role"] == "assistant" else {k: self._guard(v) for k, v in m.items()} for m in checked]
-        text = self._render(guarded, enable_thinking, plan)[0]
-        parts = text.split(_SEAM)
-        ids = [token for part in parts for token in self.tokenize(part)]
-        bos = self.tokenizer.bos_token_id
-        added = self.family.add_bos and bos is not None and ids[:1] != [bos]
-        return "".join(parts), [bos, *ids] if added else ids, None
-
-    def _guard(self, value: Any) -> Any:
-        """Return a text in which every control token's name is cut behind its first character."""
-        if not isinstance(value, str):
-            return value
-        for name in self._control:
-            value = value.replace(name, name[0] + _SEAM + name[1:])
-        return value
 
     def _group(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:
         """Yield the places of requests one by one."""

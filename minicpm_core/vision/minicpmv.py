@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.files import has_file, read_json
+from minicpm_core.picture_settings import MERGES, PictureSettings
 from minicpm_core.vision.prompt import Markers, Picture
 from minicpm_core.vision.slicing import Size, SliceRule, slice_image
 from minicpm_core.vision.video import Video
@@ -39,6 +40,8 @@ class SliceReader:
         temporal: see `Vision.temporal`.
         between_frames: what stands between the frames of a video.
         view: side in pixels of the only view of a family that does not cut, None where it does.
+        mode: the `downsample_mode`, None where the family has none.
+        frames: most frames that are taken from a video's file.
     """
 
     rule: SliceRule
@@ -49,6 +52,24 @@ class SliceReader:
     view: int | None = None
     temporal: bool = False
     between_frames: str = "\n"
+    mode: str | None = None
+    frames: int = 64
+
+    @property
+    def defaults(self) -> PictureSettings:
+        """What the checkpoint's files say; None is what it does not have."""
+        return PictureSettings(
+            None if self.view else self.rule.max_slices,
+            self.mode,
+            None if self.view or self.nested else self.numbered,
+            self.frames,
+        )
+
+    def adapt(self, settings: PictureSettings) -> SliceReader:
+        """Return a reader with these settings, which are complete."""
+        slices, mode = settings.max_slice_nums or 1, settings.downsample_mode
+        rule = replace(self.rule, max_slices=slices, merge=MERGES[mode] if mode else self.rule.merge)
+        return replace(self, rule=rule, mode=mode, numbered=bool(settings.use_image_id))
 
     def read(self, image: Image, number: int) -> Picture:
         """Cut the picture and write its placeholder; the views are uint8 arrays, [height, width, 3]."""
@@ -59,7 +80,7 @@ class SliceReader:
             number=number if self.numbered else None,
             nested=self.nested,
         )
-        return Picture(text, tuple(to_array(view) for view in views))
+        return Picture(text, tuple(to_array(view) for view in views), mode=self.mode)
 
     def read_video(self, video: Video) -> list[Picture]:
         """Make the frames ready, uncut and without numbers; those that are read together share a placeholder."""
@@ -70,7 +91,8 @@ class SliceReader:
         for frames, ids in video.groups():
             views = [self._cut(frame, rule)[0][0] for frame in frames]
             text = self.markers.write([self.count_tokens(views[0])], 1, number=None, nested=self.nested)
-            pictures.append(Picture(text, tuple(map(to_array, views)), ids if self.temporal else None))
+            times = ids if self.temporal else None
+            pictures.append(Picture(text, tuple(map(to_array, views)), times, self.mode))
         return pictures
 
     def _cut(self, image: Image, rule: SliceRule) -> tuple[list[Image], Size | None]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.files import has_file, read_json
+from minicpm_core.picture_settings import MAX_FRAMES, MERGES
 from minicpm_core.vision.minicpmv import SliceReader, read_preprocessor, read_scale
 from minicpm_core.vision.prompt import Markers
 from minicpm_core.vision.slicing import SliceRule
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from minicpm_core.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)
-
-MERGES = {"16x": 4, "4x": 2}
-"""Patches per side of the square that becomes one token, by `downsample_mode`."""
 
 
 def load_pictures(checkpoint: Checkpoint) -> SliceReader:
@@ -35,7 +33,19 @@ def load_pictures(checkpoint: Checkpoint) -> SliceReader:
         None,
         numbered=bool(preprocessor.get("use_image_id", True)),
         between_frames="",
+        mode=config.downsample_mode,
+        frames=_read_frames(checkpoint),
     )
+
+
+def _read_frames(checkpoint: Checkpoint) -> int:
+    """Return how many frames of a video the checkpoint's files ask for, 128 where they are silent."""
+    name = "video_preprocessor_config.json"
+    stored = read_json(checkpoint.folder, name) if has_file(checkpoint.folder, name) else {}
+    frames = stored.get("max_num_frames", 128)
+    if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames:
+        raise ValueError(f"max_num_frames in {name} is {frames!r}; a whole number of 1 or more is needed")
+    return min(frames, MAX_FRAMES)
 
 
 def read_markers(checkpoint: Checkpoint) -> Markers:

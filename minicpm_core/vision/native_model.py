@@ -84,7 +84,10 @@ class NativeVisionModel(nn.Module):
         if not hasattr(self.model.model, "get_rope_index"):
             return inputs, 0
         places, skipped = self.model.model.get_rope_index(
-            input_ids, mm_token_type_ids=kinds, target_sizes=torch.tensor(grids, device=input_ids.device)
+            input_ids,
+            mm_token_type_ids=kinds,
+            target_sizes=torch.tensor(grids, device=input_ids.device),
+            downsample_mode=pictures.mode,
         )
         text = torch.arange(input_ids.shape[1], device=input_ids.device).expand(1, 1, -1)
         return inputs | {"position_ids": torch.cat([text, places])}, int(skipped)
@@ -95,18 +98,19 @@ class NativeVisionModel(nn.Module):
         features: list[Tensor] = []
         for start in range(0, len(views), BATCH):
             refuse_cancelled(cancelled)
-            features += self._encode(views[start : start + BATCH])
+            features += self._encode(views[start : start + BATCH], pictures.mode)
         return features
 
     @property
     def _patch(self) -> int:
         return int(self.model.config.vision_config.patch_size)
 
-    def _encode(self, views: Sequence[Any]) -> Sequence[Tensor]:
+    def _encode(self, views: Sequence[Any], mode: str | None) -> Sequence[Tensor]:
         strips = [self._strip(view) for view in views]
         sizes = [(view.shape[0] // self._patch, view.shape[1] // self._patch) for view in views]
         pixels = torch.from_numpy(np.concatenate(strips, axis=-1))[None].to(self.device)
-        out = self.model.get_image_features(pixels, torch.tensor(sizes, dtype=torch.int32, device=self.device))
+        grid = torch.tensor(sizes, dtype=torch.int32, device=self.device)
+        out = self.model.get_image_features(pixels, grid, downsample_mode=mode)
         return out.pooler_output  # type: ignore[no-any-return]
 
     def _strip(self, view: Any) -> Any:

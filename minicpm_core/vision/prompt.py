@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
+from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Message
 from minicpm_core.vision.video import Video
 
@@ -27,11 +28,16 @@ class Markers:
     number: tuple[str, str] = ("<image_id>", "</image_id>")
 
     def __post_init__(self) -> None:
-        for text in (self.slot, *self.image, *self.slice, *self.number):
+        for text in self.texts:
             if not isinstance(text, str) or not 0 < len(text) <= 64:
                 raise ValueError(
                     f"a placeholder token of the checkpoint is {text!r}; a text of 1 to 64 characters is needed"
                 )
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.slot, *self.image, *self.slice, *self.number)
 
     @classmethod
     def read(cls, preprocessor: Mapping[str, Any]) -> Markers:
@@ -76,12 +82,23 @@ class Picture:
     views: tuple[Any, ...]
     frames: tuple[int, ...] | None = None
     """Temporal ids of the views where they are frames that are read together."""
+    mode: str | None = None
+    """The `downsample_mode` of its features, where the family has it."""
 
 
 class PictureReader(Protocol):
     """What a vision family's module gives the engine."""
 
     markers: Markers
+
+    @property
+    def defaults(self) -> PictureSettings:
+        """The checkpoint's own settings; None is what it does not have."""
+        ...
+
+    def adapt(self, settings: PictureSettings) -> PictureReader:
+        """Return a reader with these settings, none of which is None where `defaults` has one."""
+        ...
 
     def read(self, image: Image, number: int) -> Picture:
         """Make the prompt's picture of that number ready."""
@@ -114,6 +131,16 @@ class Pictures:
         """The views of all pictures; as many as spans unless frames are read together."""
         return tuple(view for picture in self.pictures for view in picture.views)
 
+    def describe(self) -> str:
+        """Return how many tokens the pictures take and how they can be fewer, for messages about a long prompt."""
+        tokens = sum(end - start for start, end in self.spans)
+        return f" ({tokens} of them for pictures, fewer with a smaller max_slice_nums)"
+
+    @property
+    def mode(self) -> str | None:
+        """The `downsample_mode`, which all pictures of a prompt share."""
+        return self.pictures[0].mode if self.pictures else None
+
     @property
     def end(self) -> int:
         """Where the last slot ends."""
@@ -126,7 +153,7 @@ class Pictures:
         """
         digest = blake2b(digest_size=8)
         for picture in self.pictures:
-            digest.update(repr((picture.frames, [view.shape for view in picture.views])).encode())
+            digest.update(repr((picture.frames, picture.mode, [view.shape for view in picture.views])).encode())
             for view in picture.views:
                 digest.update(view.tobytes())
         content = -1 - int.from_bytes(digest.digest(), "big")
