@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from minicpm_core.tools import Tool
 from minicpm_core.types import Message
 
 if TYPE_CHECKING:
+    from minicpm_core.control_tokens import ControlTokens
     from minicpm_core.dialects import Dialect
-    from minicpm_core.tools import Tool
 
 SCHEMA_TEXT = "Answer only with JSON, in one line, that follows this JSON schema:\n{schema}"
 
@@ -48,6 +49,7 @@ def lay_out(
     schema: Mapping[str, Any] | None,
     dialect: Dialect,
     template: str,
+    control: ControlTokens | None = None,
 ) -> tuple[list[Message], list[dict[str, Any]] | None]:
     """Return the messages as the template can render them, and the tools that it renders itself.
 
@@ -57,15 +59,19 @@ def lay_out(
         schema: the JSON schema of the answer, which the model is told.
         dialect: writes what the template does not render.
         template: the chat template's source.
+        control: puts seams into the names of control tokens, wherever texts from outside hold them.
     """
     skills = read_skills(template)
+    cut: Callable[[Any], Any] = control.cut if control else _unchanged
+    tools = [Tool(*map(cut, (tool.name, tool.description, tool.parameters))) for tool in tools]
     names: dict[str, str] = {}
     laid = []
     for message in messages:
+        message = control.cut_message(message) if control else message
         for call in message.get("tool_calls") or ():
-            names[str(call.get("id"))] = str((call.get("function") or call).get("name"))
+            names[cut(str(call.get("id")))] = cut(str((call.get("function") or call).get("name")))
         if message.get("tool_calls"):
-            message = _with_calls(message, tools, dialect, rendered=skills.calls)
+            message = _with_calls(message, tools, dialect, cut, rendered=skills.calls)
         elif message["role"] == "tool":
             message = _result(message, names, dialect, rendered=skills.results)
         laid.append(message)
@@ -73,10 +79,14 @@ def lay_out(
     if tools and not skills.tools:
         texts.append(dialect.write_tools(tools))
     if schema is not None:
-        texts.append(SCHEMA_TEXT.format(schema=json.dumps(schema, ensure_ascii=False)))
+        texts.append(SCHEMA_TEXT.format(schema=json.dumps(cut(schema), ensure_ascii=False)))
     if texts:
         laid = add_to_system(laid, "\n\n".join(texts))
     return laid, [_to_openai(tool) for tool in tools] if tools and skills.tools else None
+
+
+def _unchanged(value: Any) -> Any:
+    return value
 
 
 def add_to_system(messages: Sequence[Message], text: str) -> list[Message]:
@@ -90,7 +100,9 @@ def _to_openai(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _with_calls(message: Message, tools: Sequence[Tool], dialect: Dialect, *, rendered: bool) -> Message:
+def _with_calls(
+    message: Message, tools: Sequence[Tool], dialect: Dialect, cut: Callable[[Any], Any], *, rendered: bool
+) -> Message:
     """Return an assistant's turn whose calls have a dict of arguments each; what cannot be read is shown as text."""
     calls, unread = [], []
     for call in message["tool_calls"]:
@@ -101,10 +113,10 @@ def _with_calls(message: Message, tools: Sequence[Tool], dialect: Dialect, *, re
         elif arguments is None:
             arguments = {}
         if isinstance(arguments, Mapping):
-            made = {"name": str(function["name"]), "arguments": dict(arguments)}
-            calls.append({"id": call.get("id"), "type": "function", "function": made})
+            made = {"name": cut(str(function["name"])), "arguments": cut(dict(arguments))}
+            calls.append({"id": cut(call.get("id")), "type": "function", "function": made})
         else:
-            unread.append(f"{function['name']} {function['arguments']}")
+            unread.append(cut(f"{function['name']} {function['arguments']}"))
     content = message["content"]
     for text in unread:
         content = _join(content, text, "\n")
