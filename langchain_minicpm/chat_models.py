@@ -229,7 +229,11 @@ class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
             parallel = options.get("parallel_tool_calls", self.parallel_tool_calls)
             request["parallel_tool_calls"] = parallel is not False
         schema = to_response_schema(options.get("response_format"))
-        return request if schema is None else {**request, "response_schema": schema}
+        if schema is not None:
+            request["response_schema"] = schema
+        if (tools or schema is not None) and "grammar" not in options:
+            request.pop("grammar", None)
+        return request
 
     def _check_bound(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return options for `bind`, refusing at once what a call would refuse."""

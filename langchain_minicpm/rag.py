@@ -28,6 +28,7 @@ from typing_extensions import NotRequired, TypedDict
 from langchain_minicpm.chat_models import ChatMiniCPM
 from langchain_minicpm.retrievers import Searchable, open_searchable, search_passages, to_document, to_passage
 from langchain_minicpm.settings import MiniCPMSettings
+from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.citations import find_citations
 from minicpm_core.rag import (
     CHARS_PER_TOKEN,
@@ -43,6 +44,7 @@ from minicpm_core.rag import (
     prompt_room,
     search_query,
 )
+from minicpm_core.support import find_support
 
 
 class RagInput(TypedDict):
@@ -53,10 +55,14 @@ class RagInput(TypedDict):
 
 
 class RagOutput(TypedDict):
-    """The answer, the passages that it names, and the passages that it was made from, in the order of their numbers."""
+    """The answer, the passages that it names, and the passages that it was made from, in the order of their numbers.
+
+    `support` tells for each sentence of the answer what it rests on: see `minicpm_core.support.Support`.
+    """
 
     answer: str
     citations: list[dict[str, Any]]
+    support: list[dict[str, Any]]
     context: list[Document]
 
 
@@ -66,16 +72,23 @@ def create_rag_chain(
     """Return a runnable that answers questions from the passages of an index, or says that they do not tell.
 
     Its input is a question, or {"question": ..., "chat_history": [...]}; its output is {"answer", "citations",
-    "context"}. `stream` yields the context first, then the answer in pieces, then the citations; the parts add up.
+    "support", "context"}. `stream` yields the context first, then the answer in pieces, then citations and support; the
+    parts add up. A MiniCPM model writes under a grammar: `[n]` can only be the number of a passage that it was given.
 
     Args:
         llm: any LangChain chat or completion model, or the name of a model for `ChatMiniCPM`.
         index: the folder of an index, what `load_index` returns, or another LangChain vector store.
         settings: None takes those of the index.
+
+    Raises:
+        ValueError: `settings.quote_only` with a model that decodes under no grammar.
     """
     searchable = open_searchable(index)
     rules = settings or getattr(searchable, "settings", None) or RagSettings()
     steps = RagSteps(ChatMiniCPM(model=llm) if isinstance(llm, str) else llm, searchable, rules)
+    if rules.quote_only and not isinstance(unwrap(steps.llm)[0], MiniCPMSettings):
+        kind = type(unwrap(steps.llm)[0]).__name__
+        raise ValueError(f"quote_only decodes under a grammar, which a {kind} cannot; use ChatMiniCPM or MiniCPMLLM")
     answer: Any = steps.answer  # LangChain passes the config too, which its annotation does not tell
     aanswer: Any = steps.aanswer
     chain: Runnable[Any, Any] = (
@@ -171,13 +184,21 @@ class RagSteps:
         passages = [to_passage(document) for document in state["context"]]
         if is_out_of_scope(passages, self.settings):
             return RunnablePassthrough(), self.settings.refusals[detect_language(state["question"])]
-        return self.llm, self._prompt(self._messages(self._question(state), passages))
+        question = self._question(state)
+        prompt = self._prompt(self._messages(question, passages))
+        if not isinstance(unwrap(self.llm)[0], MiniCPMSettings):
+            return self.llm, prompt
+        grammar = answer_grammar(question, [passage.text for passage in passages], self.settings)
+        return self.llm.bind(grammar=grammar), prompt
 
     def _end(self, state: Mapping[str, Any], answer: str) -> AddableDict:
         passages = [to_passage(document) for document in state["context"]]
         refused = is_refusal(answer, self.settings)
         found = [] if refused else find_citations(self._question(state), answer, passages)
-        end = AddableDict(citations=[asdict(citation) for citation in found])
+        support = [] if refused else find_support(answer, passages)
+        end = AddableDict(
+            citations=[asdict(citation) for citation in found], support=[asdict(sentence) for sentence in support]
+        )
         return end if answer else end + AddableDict(answer="")
 
     def _question(self, state: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ LOADING = tuple(
 OF_ONE_MODEL = ("adapter", "family", "revision")
 """Those that say something about one checkpoint, and so do not go with another one."""
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
-PER_CALL = (*SAMPLING, "max_tokens", "enable_thinking", "logprobs", "top_logprobs", "model")
+PER_CALL = (*SAMPLING, "max_tokens", "enable_thinking", "logprobs", "top_logprobs", "grammar", "model")
 """What a single call may change, besides `stop`."""
 
 
@@ -59,6 +59,7 @@ class MiniCPMSettings(BaseModel):
         enable_thinking: switches the reasoning part on or off where the model has one.
         logprobs: whether the answer comes with the log probability of each of its tokens, as the model itself sees it.
         top_logprobs: how many of the likeliest tokens come with each of them; switches `logprobs` on.
+        grammar: a Lark grammar (llguidance) of answers that have neither tools nor a schema to follow.
         timeout: seconds for one answer, loading not counted; looked at between two pieces of the answer.
         max_retries: accepted as of every LangChain model; a local model is not asked again.
     """
@@ -93,6 +94,7 @@ class MiniCPMSettings(BaseModel):
     enable_thinking: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    grammar: str | None = None
     timeout: float | None = Field(default=None, gt=0)
     max_retries: int | None = None
 
@@ -213,7 +215,8 @@ class MiniCPMSettings(BaseModel):
             "enable_thinking": options.get("enable_thinking", self.enable_thinking),
         }
         logprobs = self._logprobs(options)
-        return request if logprobs is None else {**request, "logprobs": logprobs}
+        wanted = {"logprobs": logprobs, "grammar": options.get("grammar", self.grammar)}
+        return request | {name: value for name, value in wanted.items() if value is not None}
 
     def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
         unknown = sorted(options.keys() - {*self.per_call, "stream"})  # "stream" is LangChain's own switch

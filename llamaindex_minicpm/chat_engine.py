@@ -20,14 +20,14 @@ from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine
 from llama_index.core.memory import BaseMemory, ChatMemoryBuffer
 from llama_index.core.tools import ToolOutput
 
-from llamaindex_minicpm.rag import Prompt, RagSteps
+from llamaindex_minicpm.rag import Prompt, RagSteps, empty_metadata
 
 
 @dataclass
 class CitedChatResponse(StreamingAgentChatResponse):
     """A streamed answer; `metadata["citations"]` is there when the stream has ended."""
 
-    metadata: dict[str, Any] = field(default_factory=lambda: {"citations": []})
+    metadata: dict[str, Any] = field(default_factory=empty_metadata)
 
 
 class MiniCPMChatEngine(BaseChatEngine):
@@ -133,7 +133,7 @@ class MiniCPMChatEngine(BaseChatEngine):
             response=answer,
             sources=[_source(prompt, query)],
             source_nodes=list(prompt.nodes),
-            metadata={"citations": self.steps.cite(answer, prompt)},
+            metadata=self.steps.check(answer, prompt),
         )
 
     def _open(self, prompt: Prompt, query: str) -> CitedChatResponse:
@@ -143,7 +143,7 @@ class MiniCPMChatEngine(BaseChatEngine):
         )
 
     def _finish(self, response: CitedChatResponse, answer: str, prompt: Prompt) -> None:
-        response.metadata["citations"] = self.steps.cite(answer, prompt)
+        response.metadata.update(self.steps.check(answer, prompt))
         response.is_done = True
 
 

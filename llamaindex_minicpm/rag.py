@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llamaindex_minicpm.engine_llm import EngineLLM
 from llamaindex_minicpm.index import Searchable, open_retriever, to_passage
 from llamaindex_minicpm.llms import MiniCPM
+from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.citations import find_citations
 from minicpm_core.rag import (
     CHARS_PER_TOKEN,
@@ -38,6 +39,7 @@ from minicpm_core.rag import (
     prompt_room,
     search_query,
 )
+from minicpm_core.support import find_support
 
 
 def create_query_engine(
@@ -50,7 +52,9 @@ def create_query_engine(
     """Return a query engine that answers questions from the passages of an index, or says that they do not tell.
 
     The response's `source_nodes` are the passages as they were numbered for the model (none where it was not asked),
-    and `metadata["citations"]` those that the answer names: dicts of n, source, page and quote.
+    and `metadata["citations"]` those that the answer names: dicts of n, source, page and quote. `metadata["support"]`
+    tells for each sentence what it rests on. A MiniCPM model writes under a grammar: `[n]` can only be the number of a
+    passage that it was given.
 
     Args:
         index: the folder of an index, what `load_index` returns, or another LlamaIndex index or retriever.
@@ -88,17 +92,22 @@ def _create_steps(index: Searchable, llm: LLM | str | Path | None, settings: Rag
         llm = MiniCPM(model=str(llm))
     elif not isinstance(llm, LLM):
         raise TypeError(f"llm is a {type(llm).__name__}; accepted: a LlamaIndex LLM, or the name of a model")
-    return RagSteps(llm, *open_retriever(index, settings))
+    steps = RagSteps(llm, *open_retriever(index, settings))
+    if steps.settings.quote_only and not isinstance(llm, EngineLLM):
+        kind = type(llm).__name__
+        raise ValueError(f"quote_only decodes under a grammar, which a {kind} cannot; use MiniCPM or MiniCPMLLM")
+    return steps
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question with the passages in their [n] order and the messages; or the refusal that needs no model."""
+    """A question with the passages in their [n] order, the messages and the model's further arguments; or a refusal."""
 
     question: str
     nodes: tuple[NodeWithScore, ...] = ()
     messages: tuple[ChatMessage, ...] = ()
     refusal: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,8 @@ class RagSteps:
         kept = fit_passages(question, passages, self.settings, room=room, count_tokens=count_tokens)
         texts = [passage.text for passage in kept]
         messages = build_messages(question, texts, system_prompts=self.settings.system_prompts)
-        return Prompt(question, tuple(nodes[: len(kept)]), _to_chat(messages))
+        options = {"grammar": answer_grammar(question, texts, self.settings)} if isinstance(self.llm, EngineLLM) else {}
+        return Prompt(question, tuple(nodes[: len(kept)]), _to_chat(messages), options=options)
 
     def condense(self, question: str, history: Sequence[ChatMessage]) -> tuple[str, tuple[ChatMessage, ...]]:
         """Return the text to search with, and the messages that ask the model for a better one (none: not needed)."""
@@ -155,7 +165,7 @@ class RagSteps:
             yield answer
         else:
             wording = RefusalLanguage(prompt.question, self.settings)
-            with closing(self.llm.stream_chat(list(prompt.messages))) as responses:
+            with closing(self.llm.stream_chat(list(prompt.messages), **prompt.options)) as responses:
                 for response in responses:
                     if shown := wording.push(response.delta or ""):
                         answer += shown
@@ -173,7 +183,7 @@ class RagSteps:
             yield answer
         else:
             wording = RefusalLanguage(prompt.question, self.settings)
-            async with aclosing(await self.llm.astream_chat(list(prompt.messages))) as responses:
+            async with aclosing(await self.llm.astream_chat(list(prompt.messages), **prompt.options)) as responses:
                 async for response in responses:
                     if shown := wording.push(response.delta or ""):
                         answer += shown
@@ -187,24 +197,30 @@ class RagSteps:
         """Return the whole answer."""
         if prompt.refusal is not None:
             return prompt.refusal
-        return self._worded(prompt, self.llm.chat(list(prompt.messages)).message.content or "")
+        said = self.llm.chat(list(prompt.messages), **prompt.options)
+        return self._worded(prompt, said.message.content or "")
 
     async def aanswer(self, prompt: Prompt) -> str:
         """Do the same without blocking the event loop."""
         if prompt.refusal is not None:
             return prompt.refusal
-        return self._worded(prompt, (await self.llm.achat(list(prompt.messages))).message.content or "")
+        said = await self.llm.achat(list(prompt.messages), **prompt.options)
+        return self._worded(prompt, said.message.content or "")
 
     def _worded(self, prompt: Prompt, answer: str) -> str:
         wording = RefusalLanguage(prompt.question, self.settings)
         return wording.push(answer) + wording.flush()
 
-    def cite(self, answer: str, prompt: Prompt) -> list[dict[str, Any]]:
-        """Return the passages that the answer names: dicts of n, source, page and quote."""
+    def check(self, answer: str, prompt: Prompt) -> dict[str, Any]:
+        """Return the passages that the answer names, and what each of its sentences rests on."""
         if is_refusal(answer, self.settings):
-            return []
+            return empty_metadata()
         passages = [to_passage(node) for node in prompt.nodes]
-        return [asdict(citation) for citation in find_citations(prompt.question, answer, passages)]
+        citations = find_citations(prompt.question, answer, passages)
+        return {
+            "citations": [asdict(citation) for citation in citations],
+            "support": [asdict(sentence) for sentence in find_support(answer, passages)],
+        }
 
     def _room(self) -> int:
         if isinstance(self.llm, EngineLLM):
@@ -245,7 +261,7 @@ class MiniCPMQueryEngine(BaseQueryEngine):
     def _query(self, query_bundle: QueryBundle) -> Response | StreamingResponse:
         with self._event(query_bundle) as event:
             prompt = self.steps.find(query_bundle.query_str)
-            nodes, metadata = list(prompt.nodes), _empty_metadata()
+            nodes, metadata = list(prompt.nodes), empty_metadata()
             response: Response | StreamingResponse
             if self.streaming:
                 stream = self.steps.stream(prompt, self._citing(prompt, metadata))
@@ -258,7 +274,7 @@ class MiniCPMQueryEngine(BaseQueryEngine):
     async def _aquery(self, query_bundle: QueryBundle) -> Response | AsyncStreamingResponse:
         with self._event(query_bundle) as event:
             prompt = await self.steps.afind(query_bundle.query_str)
-            nodes, metadata = list(prompt.nodes), _empty_metadata()
+            nodes, metadata = list(prompt.nodes), empty_metadata()
             response: Response | AsyncStreamingResponse
             if self.streaming:
                 stream = self.steps.astream(prompt, self._citing(prompt, metadata))
@@ -272,11 +288,12 @@ class MiniCPMQueryEngine(BaseQueryEngine):
         return self.callback_manager.event(CBEventType.QUERY, payload={EventPayload.QUERY_STR: query_bundle.query_str})
 
     def _respond(self, answer: str, prompt: Prompt) -> Response:
-        return Response(answer, list(prompt.nodes), {"citations": self.steps.cite(answer, prompt)})
+        return Response(answer, list(prompt.nodes), self.steps.check(answer, prompt))
 
     def _citing(self, prompt: Prompt, metadata: dict[str, Any]) -> Callable[[str], None]:
-        return lambda answer: metadata.update(citations=self.steps.cite(answer, prompt))
+        return lambda answer: metadata.update(self.steps.check(answer, prompt))
 
 
-def _empty_metadata() -> dict[str, Any]:
-    return {"citations": []}
+def empty_metadata() -> dict[str, Any]:
+    """Return the metadata of a response whose answer is not known yet."""
+    return {"citations": [], "support": []}

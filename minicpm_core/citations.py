@@ -11,7 +11,8 @@ from minicpm_core.index.splitter import sentences
 from minicpm_core.index.words import coverage, passage_words, question_words
 from minicpm_core.rag import Passage
 
-_CITATION = re.compile(r"\[(\d{1,3})\]")
+CITATION = re.compile(r"\[(\d{1,3})\]|【(\d{1,3})】")
+"""A mark that names a passage: [1], or 【1】 as some models write it."""
 _SAID = 0.5
 """Share of a sentence's characters that must stand in the answer for the sentence to count as said."""
 
@@ -28,7 +29,7 @@ class Citation:
 
 def find_citations(question: str, answer: str, passages: Sequence[Passage]) -> list[Citation]:
     """Return the passages that `answer` names as `[n]`, in order of first mention; numbers not given do not count."""
-    numbers = dict.fromkeys(int(n) for n in _CITATION.findall(answer))
+    numbers = dict.fromkeys(int(a or b) for a, b in CITATION.findall(answer))
     return [
         Citation(n, passages[n - 1].source, passages[n - 1].page, find_quote(question, answer, passages[n - 1].text))
         for n in numbers
@@ -42,7 +43,7 @@ def find_quote(question: str, answer: str, text: str) -> str:
     Of the sentences that the answer says again, it is the one with most words of the question; of several, or where
     the answer says none again, the one that shares most with the answer.
     """
-    said = _CITATION.sub("", answer)
+    said = CITATION.sub("", answer)
     asked = question_words(question)
 
     def rank(sentence: str) -> tuple[bool, float, int]:

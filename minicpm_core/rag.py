@@ -48,6 +48,7 @@ class RagSettings:
         min_coverage: share of the question's words, 0 to 1; see `min_similarity`.
         follow_up: how a question that follows others is made searchable: "model" rewrites it with the model,
             "history" searches with the earlier question in front of it.
+        quote_only: the answer consists of whole sentences of the passages, by a grammar, or is the refusal.
         system_prompts: the rule that the model answers by, per language of the question ("en", "zh").
         condense_prompts: the prompt of `follow_up="model"`, with `{history}` and `{question}`.
         refusals: the sentence that says that the documents do not tell, per language.
@@ -59,6 +60,7 @@ class RagSettings:
     min_similarity: float | None = None
     min_coverage: float = 0.5
     follow_up: Literal["model", "history"] = "model"
+    quote_only: bool = False
     system_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(SYSTEM_PROMPTS))
     condense_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(CONDENSE_PROMPTS))
     refusals: Mapping[Language, str] = field(default_factory=lambda: dict(REFUSALS))

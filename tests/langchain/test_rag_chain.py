@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from functools import reduce
 from operator import add
@@ -19,6 +20,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_minicpm import ChatMiniCPM, MiniCPMEmbeddings, MiniCPMLLM, create_rag_chain
 from langchain_minicpm.vectorstores import MiniCPMChroma
 from minicpm_core import Engine, Sampling
+from minicpm_core.answer_grammar import cite_grammar
 from minicpm_core.checkpoints import DEMO
 from minicpm_core.rag import REFUSALS, RagSettings, build_messages
 from tests.langchain.conftest import Recorder
@@ -58,7 +60,7 @@ def test_the_answer_comes_with_its_citations_and_passages(store: MiniCPMChroma, 
 async def test_every_way_of_asking_gives_the_same(store: MiniCPMChroma) -> None:
     chain = create_rag_chain(says(ANSWER), store, settings=SETTINGS)
     expected = chain.invoke(QUESTION)
-    assert set(expected) == {"answer", "citations", "context"}
+    assert set(expected) == {"answer", "citations", "support", "context"}
     assert reduce(add, chain.stream(QUESTION)) == expected
     assert await chain.ainvoke({"question": QUESTION}) == expected
     assert reduce(add, [chunk async for chunk in chain.astream(QUESTION)]) == expected
@@ -70,7 +72,8 @@ async def test_a_stream_gives_context_then_answer_then_citations(store: MiniCPMC
     for chunks in (list(chain.stream(QUESTION)), [chunk async for chunk in chain.astream(QUESTION)]):
         keys = [next(iter(chunk)) for chunk in chunks]
         assert keys == ["context", *["answer"] * len(ANSWER), "citations"]
-        assert all(len(chunk) == 1 for chunk in chunks)
+        assert all(len(chunk) == 1 for chunk in chunks[:-1])
+        assert set(chunks[-1]) == {"citations", "support"}
         assert "".join(chunk["answer"] for chunk in chunks[1:-1]) == ANSWER
 
 
@@ -82,6 +85,31 @@ def test_only_passages_that_were_shown_can_be_cited(store: MiniCPMChroma) -> Non
         document = output["context"][citation["n"] - 1]
         assert citation["source"] == document.metadata["source"]
         assert citation["quote"] in document.page_content
+
+
+def test_quote_only_answers_with_sentences_of_the_passages(store: MiniCPMChroma, toy: Path) -> None:
+    settings = RagSettings(k=2, quote_only=True)
+    for seed in range(4):
+        model = ChatMiniCPM(model=toy, temperature=2.0, seed=seed, max_tokens=400)
+        output = create_rag_chain(model, store, settings=settings).invoke(QUESTION)
+        if output["answer"] == REFUSALS["en"]:
+            continue
+        texts = [" ".join(document.page_content.split()) for document in output["context"]]
+        for line in output["answer"].split("\n"):
+            assert re.fullmatch(r"\[[12]\] .+", line)
+            assert line[4:] in texts[int(line[1]) - 1]
+        assert all(sentence["verbatim"] for sentence in output["support"])
+    with pytest.raises(ValueError, match=r"quote_only decodes under a grammar, which a FakeListChatModel cannot"):
+        create_rag_chain(says(ANSWER), store, settings=settings)
+
+
+def test_a_wild_answer_names_only_passages_that_were_given(store: MiniCPMChroma, toy: Path) -> None:
+    settings, numbers = RagSettings(k=2), []
+    for seed in range(3):
+        model = ChatMiniCPM(model=toy, temperature=1.0, seed=seed, max_tokens=200)
+        answer = create_rag_chain(model, store, settings=settings).invoke(QUESTION)["answer"]
+        numbers += re.findall(r"[\[【](\d+)", answer)
+    assert set(numbers) <= {"1", "2"}
 
 
 @pytest.mark.parametrize(("question", "language"), [(QUESTION, "en"), ("台灯的保修期多长？", "zh")])
@@ -168,14 +196,18 @@ def test_a_real_model_counts_with_its_own_tokenizer(store: MiniCPMChroma, toy: P
 
 async def test_a_real_model_streams_its_answer(store: MiniCPMChroma, chat: ChatMiniCPM, engine: Engine) -> None:
     messages = build_messages(QUESTION, [p.text for p in store.index.search(QUESTION, 1)])
-    expected = engine.generate(messages, sampling=Sampling(temperature=0, max_new_tokens=16)).content
+    expected = engine.generate(
+        messages, grammar=cite_grammar(1), sampling=Sampling(temperature=0, max_new_tokens=16)
+    ).content
     chain = create_rag_chain(chat, store, settings=RagSettings(k=1))
     pieces = [chunk["answer"] for chunk in chain.stream(QUESTION) if "answer" in chunk]
     assert len(pieces) > 3
     assert "".join(pieces) == expected
     assert [chunk["answer"] async for chunk in chain.astream(QUESTION) if "answer" in chunk] == pieces
     bound = create_rag_chain(chat.bind(max_tokens=3), store, settings=RagSettings(k=1))
-    shorter = engine.generate(messages, sampling=Sampling(temperature=0, max_new_tokens=3)).content
+    shorter = engine.generate(
+        messages, grammar=cite_grammar(1), sampling=Sampling(temperature=0, max_new_tokens=3)
+    ).content
     assert bound.invoke(QUESTION)["answer"] == shorter != expected
 
 
@@ -183,7 +215,7 @@ def test_completion_models_answer_too(store: MiniCPMChroma, llm: MiniCPMLLM, eng
     messages = build_messages(QUESTION, [p.text for p in store.index.search(QUESTION, 1)])
     prompt = "\n\n".join(message["content"] for message in messages)
     output = create_rag_chain(llm, store, settings=RagSettings(k=1)).invoke(QUESTION)
-    assert output["answer"] == llm.invoke(prompt)
+    assert output["answer"] == llm.invoke(prompt, grammar=cite_grammar(1))
     assert create_rag_chain(FakeListLLM(responses=[ANSWER]), store).invoke(QUESTION)["answer"] == ANSWER
 
 
@@ -236,7 +268,7 @@ def test_another_vector_store_will_do(recorder: Recorder) -> None:
     assert output["citations"] == [{"n": 1, "source": "a.txt", "page": 3, "quote": "The lamp has a warranty."}]
     empty = InMemoryVectorStore(MiniCPMEmbeddings(model="demo"))
     refused = create_rag_chain(says("Yes [1]."), empty).invoke(QUESTION, {"callbacks": [recorder]})
-    assert refused == {"answer": REFUSALS["en"], "citations": [], "context": []}
+    assert refused == {"answer": REFUSALS["en"], "citations": [], "support": [], "context": []}
     assert recorder.prompts == []
 
 

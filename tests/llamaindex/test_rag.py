@@ -20,6 +20,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.llms import MockLLM
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.retrievers import VectorIndexRetriever
@@ -35,6 +36,7 @@ from llamaindex_minicpm import (
     load_index,
 )
 from llamaindex_minicpm.embeddings import LlamaIndexEmbedder
+from minicpm_core.answer_grammar import cite_grammar
 from minicpm_core.checkpoints import DEMO
 from minicpm_core.rag import REFUSALS, RagSettings, build_messages, condense_messages
 from tests.llamaindex.conftest import TEXTS, WordEmbedding
@@ -160,7 +162,7 @@ def test_the_answer_comes_with_its_citations_and_passages(index: Any) -> None:
     assert isinstance(response, Response)
     assert response.response == ANSWER
     assert [node.node.node_id for node in response.source_nodes] == [passage.id for passage in passages]
-    assert response.metadata == {"citations": [{"n": 1, "source": "lamp.txt", "page": None, "quote": QUOTE}]}
+    assert response.metadata["citations"] == [{"n": 1, "source": "lamp.txt", "page": None, "quote": QUOTE}]
     assert [plain(messages) for messages in llm.asked] == [build_messages(QUESTION, [p.text for p in passages])]
 
 
@@ -171,7 +173,7 @@ async def test_every_way_of_asking_gives_the_same(index: Any) -> None:
     streaming = create_query_engine(index, says(ANSWER), settings=SETTINGS, streaming=True)
     stream = streaming.query(QUESTION)
     assert isinstance(stream, StreamingResponse)
-    assert stream.metadata == {"citations": []}
+    assert stream.metadata == {"citations": [], "support": []}
     assert len(list(stream.response_gen)) == len(ANSWER)
     assert stream.metadata == expected.metadata
     assert stream.source_nodes == expected.source_nodes
@@ -199,7 +201,7 @@ async def test_what_is_out_of_scope_is_refused_without_the_model(index: Any, que
     settings = RagSettings(min_similarity=0.99, min_coverage=0.9)
     engine = create_query_engine(index, llm, settings=settings)
     for response in (engine.query(question), await engine.aquery(question)):
-        assert response == Response(REFUSALS[language], [], {"citations": []})
+        assert response == Response(REFUSALS[language], [], {"citations": [], "support": []})
     stream = create_query_engine(index, llm, settings=settings, streaming=True).query(question)
     assert isinstance(stream, StreamingResponse)
     assert list(stream.response_gen) == [REFUSALS[language]]
@@ -208,7 +210,7 @@ async def test_what_is_out_of_scope_is_refused_without_the_model(index: Any, que
 
 def test_a_refusal_of_the_model_and_numbers_not_given_are_no_citations(index: Any) -> None:
     refused = create_query_engine(index, says(REFUSALS["en"]), settings=SETTINGS).query(QUESTION)
-    assert refused.metadata == {"citations": []}
+    assert refused.metadata == {"citations": [], "support": []}
     assert len(refused.source_nodes) == 3
     invented = create_query_engine(index, says("Two years [7], see [1]."), settings=SETTINGS).query(QUESTION)
     assert invented.metadata is not None
@@ -239,7 +241,7 @@ async def test_a_real_model_streams_what_it_answers(index: Any, toy: Path) -> No
     settings = RagSettings(k=1)
     for llm in (MiniCPM(model=toy, temperature=0, max_tokens=12), MiniCPMLLM(model=toy, temperature=0, max_tokens=12)):
         messages = build_messages(QUESTION, [TEXTS["lamp.txt"]])
-        expected = llm.load_engine().generate(messages, sampling=llm._sampling({})).content
+        expected = llm.load_engine().generate(messages, grammar=cite_grammar(1), sampling=llm._sampling({})).content
         assert create_query_engine(index, llm, settings=settings).query(QUESTION).response == expected
         stream = create_query_engine(index, llm, settings=settings, streaming=True)
         answer = stream.query(QUESTION)
@@ -250,6 +252,16 @@ async def test_a_real_model_streams_what_it_answers(index: Any, toy: Path) -> No
         astream = await stream.aquery(QUESTION)
         assert isinstance(astream, AsyncStreamingResponse)
         assert [piece async for piece in astream.async_response_gen()] == pieces
+
+
+def test_quote_only_answers_with_sentences_of_the_passages(index: Any, toy: Path) -> None:
+    settings = RagSettings(k=1, quote_only=True)
+    llm = MiniCPM(model=toy, temperature=2.0, seed=1, max_tokens=300)
+    response = create_query_engine(index, llm, settings=settings).query(QUESTION)
+    quoted = response.response.removeprefix("[1] ")
+    assert response.response == REFUSALS["en"] or quoted.split("\n")[0] in TEXTS["lamp.txt"]
+    with pytest.raises(ValueError, match="quote_only decodes under a grammar, which a MockLLM cannot"):
+        create_query_engine(index, MockLLM(), settings=settings)
 
 
 def test_leaving_a_streamed_answer_stops_the_model(index: Any, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +320,7 @@ def test_any_index_or_retriever_of_llamaindex_will_do(tmp_path: Path) -> None:
         llm = says("Two years [1].")
         response = create_query_engine(source, llm, settings=RagSettings(k=2)).query("warranty of the desk lamp")
         assert len(response.source_nodes) == 2
-        assert response.metadata == {"citations": [{"n": 1, "source": "lamp.txt", "page": None, "quote": QUOTE}]}
+        assert response.metadata["citations"] == [{"n": 1, "source": "lamp.txt", "page": None, "quote": QUOTE}]
         assert TEXTS["lamp.txt"] in str(llm.asked[0][1].content)
     with pytest.raises(FileNotFoundError, match="there is no index"):
         create_query_engine(tmp_path, says(ANSWER))
@@ -371,7 +383,7 @@ async def test_a_follow_up_question_is_rewritten_by_the_model(index: Any) -> Non
             assert "".join([piece async for piece in response.async_response_gen()]) == ANSWER
         assert [plain(messages) for messages in llm.asked] == expected
         assert response.response == str(response) == ANSWER
-        assert response.metadata == {"citations": [{"n": 1, "source": "lamp.txt", "page": None, "quote": QUOTE}]}
+        assert response.metadata["citations"] == [{"n": 1, "source": "lamp.txt", "page": None, "quote": QUOTE}]
         assert [n.node.node_id for n in response.source_nodes] == [p.id for p in passages]
         assert response.sources[0].raw_input == {"message": rewritten}
         assert [m.content for m in engine.chat_history] == [*(m.content for m in TURNS), "And its warranty?", ANSWER]
@@ -407,7 +419,7 @@ def test_a_refusal_in_a_conversation(index: Any) -> None:
     engine = create_chat_engine(index, llm, settings=settings)
     response = engine.stream_chat("What does quantum chromodynamics say?")
     assert list(response.response_gen) == [REFUSALS["en"]]
-    assert response.metadata == {"citations": []}
+    assert response.metadata == {"citations": [], "support": []}
     assert [m.content for m in engine.chat_history][-1] == REFUSALS["en"]
     assert llm.asked == []
 
@@ -454,5 +466,5 @@ def test_langchain_gives_the_same_answer_from_the_same_index(index_folder: Path,
         ours = create_query_engine(index, MiniCPM(**options)).query(question)
         assert ours.response == theirs["answer"]
         assert [node.node.node_id for node in ours.source_nodes] == [document.id for document in theirs["context"]]
-        assert ours.metadata == {"citations": theirs["citations"]}
+        assert ours.metadata == {key: theirs[key] for key in ("citations", "support")}
     store.index.close()

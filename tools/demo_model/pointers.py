@@ -74,7 +74,7 @@ def _point_value(
     question: tuple[int, int],
     line: tuple[int, int],
 ) -> None:
-    """Add the sources of one value: its place in the request, else in the tool's line, or the places of a list's items."""
+    """Add the sources of one value: in the request, else in the tool's line, or those of a list's items."""
     first, last = value
     whole = _matches(alike[first:last], alike, *question)
     if whole or first == last or ids[first] != marks["["]:
