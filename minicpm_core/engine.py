@@ -265,10 +265,13 @@ class Engine:
         plan: AnswerPlan,
         settings: PictureSettings | None = None,
     ) -> tuple[str, Pictures | None]:
-        reader = self._reader and self._reader.adapt((settings or PictureSettings()).over(self._reader.defaults))
-        if settings and not reader:
+        settings, reader = settings or PictureSettings(), None
+        if self._reader:
+            settings = settings.over(self._reader.defaults)
+            reader = self._reader.adapt(settings)
+        else:
             settings.refuse_unseen()
-        checked = check_messages(messages, vision=reader is not None)
+        checked = check_messages(messages, vision=reader is not None, settings=settings)
         template = str(self.tokenizer.chat_template)
         laid, tools = lay_out(checked, plan.shown, plan.schema, plan.dialect, template, self._control)
         options = {"tools": tools, "enable_thinking": enable_thinking}

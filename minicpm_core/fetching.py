@@ -106,7 +106,7 @@ def _resolve(parts: SplitResult, allow_private: bool, ends: float) -> list[Any]:
     def ask() -> None:  # the system's resolver knows no time limit
         try:
             answers.put(socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
+        except Exception as error:
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()

@@ -5,26 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from minicpm_core.images import find_source, read_image
+from minicpm_core.attachments import read_attachment
+from minicpm_core.images import PICTURE, is_picture, read_image
+from minicpm_core.media import find_source
+from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Message
-from minicpm_core.vision.video import read_video
+from minicpm_core.vision.video import Video, read_video
 
 ROLES = ("system", "user", "assistant", "tool")
+IMAGES = ("image", "image_url", "input_image")
+VIDEOS = ("video", "video_url")
+FILES = ("file", "document", "input_file")
+MAX_PICTURES = 256
+"""Pictures and pages of one prompt; the frames of a video are limited on their own."""
 
 
-def check_messages(messages: Sequence[Mapping[str, Any]], *, vision: bool) -> list[Message]:
+def check_messages(
+    messages: Sequence[Mapping[str, Any]], *, vision: bool, settings: PictureSettings | None = None
+) -> list[Message]:
     """Return the messages with text parts joined; refuse unknown roles and parts that the model cannot take.
 
     A content with pictures stays a list: of texts and, in their places, upright RGB images and `Video`s.
 
     Args:
-        messages: dicts with "role" and "content"; content is a string or a list of {"type": "text", "text": ...} and
-            parts such as {"type": "image", "image": ...} (see `images` and `vision.video`); None stands for no text.
+        messages: dicts with "role" and "content"; content is a string, or a list of strings, pictures (PIL images,
+            arrays, paths, bytes) and parts: {"type": "text", "text": ...}, {"type": "image", "image": ...} (see
+            `images`), {"type": "video", "video": ...} (see `vision.video`), {"type": "file", "file": ...} (a PDF,
+            whose pages are shown; see `attachments`). None stands for no text.
         vision: whether the model takes pictures.
+        settings: how pictures are read.
     """
     if not messages:
         raise ValueError("there are no messages; give at least one, such as {'role': 'user', 'content': 'Hello'}")
-    return [{**message, "role": _role(message), "content": _content(message, vision)} for message in messages]
+    parts = _Parts(vision, settings or PictureSettings())
+    return [{**message, "role": _role(message), "content": parts.read(message)} for message in messages]
 
 
 def _role(message: Mapping[str, Any]) -> str:
@@ -34,27 +48,48 @@ def _role(message: Mapping[str, Any]) -> str:
     return str(role)
 
 
-def _content(message: Mapping[str, Any], vision: bool) -> Any:
-    content = message.get("content")
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, Sequence):
-        raise ValueError(f"message content is a {type(content).__name__}; accepted: a string or a list of parts")
-    parts: list[Any] = []
-    for part in content:
-        kind = "text" if isinstance(part, str) else part.get("type")
+class _Parts:
+    """Reads the contents of a prompt's messages, and counts the pictures in them."""
+
+    def __init__(self, vision: bool, settings: PictureSettings) -> None:
+        self._vision = vision
+        self._settings = settings
+        self._left = MAX_PICTURES
+
+    def read(self, message: Mapping[str, Any]) -> Any:
+        """Return a message's content: text, or a list of texts, images and videos."""
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            return content or ""
+        if not isinstance(content, (list, tuple)):
+            raise ValueError(f"message content is a {type(content).__name__}; accepted: a string or a list of parts")
+        parts = [read for part in content for read in self._read(part)]
+        return "\n".join(parts) if all(isinstance(part, str) for part in parts) else parts
+
+    def _read(self, part: Any) -> list[Any]:
+        if isinstance(part, str):
+            return [part]
+        if is_picture(part):
+            part = {"type": "image", "image": part}
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
         if kind == "text":
-            parts.append(part if isinstance(part, str) else str(part["text"]))
-        elif kind in ("image", "image_url", "video") and not vision:
+            return [str(part["text"])]
+        if kind not in (*IMAGES, *VIDEOS, *FILES):
+            accepted = ", ".join(("text", *IMAGES, *VIDEOS, *FILES)) if self._vision else "text"
+            raise ValueError(f"message part of type {kind!r} is not supported; accepted: {accepted}")
+        if not self._vision:
             raise ValueError(
                 f"the messages hold a part of type {kind!r}, but this model reads text only; "
                 "use a MiniCPM-V checkpoint such as openbmb/MiniCPM-V-4.6"
             )
-        elif kind in ("image", "image_url"):
-            parts.append(read_image(find_source(part)))
-        elif kind == "video":
-            parts.append(read_video(part))
+        if kind in VIDEOS:
+            video: Video = read_video(part, self._settings)
+            return [video]
+        if not self._left:
+            raise ValueError(f"the messages hold more than {MAX_PICTURES} pictures, the limit of one prompt")
+        if kind in FILES:
+            pictures = read_attachment(part, self._settings, self._left)
         else:
-            accepted = "text, image, image_url, video" if vision else "text"
-            raise ValueError(f"message part of type {kind!r} is not supported; accepted: {accepted}")
-    return "\n".join(parts) if all(isinstance(part, str) for part in parts) else parts
+            pictures = [read_image(find_source(part, PICTURE), self._settings)]
+        self._left -= len(pictures)
+        return pictures

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicpm_core import images
-from minicpm_core.images import find_source, read_image
+from minicpm_core import PictureSettings, images, media, messages
+from minicpm_core.images import PICTURE, read_image
+from minicpm_core.media import find_source
 from minicpm_core.messages import check_messages
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
@@ -37,6 +38,8 @@ def forms(folder: Path) -> dict[str, Any]:
         "PIL": Image.fromarray(PIXELS),
         "opened file": io.BytesIO(PNG),
         "path": file,
+        "readable file": io.BytesIO(PNG),
+        "path from home": "~/a picture %41.png",
         "path as text": str(file),
         "file URL": file.as_uri(),
         "bytes": PNG,
@@ -53,11 +56,20 @@ def forms(folder: Path) -> dict[str, Any]:
 
 
 FORMS = ["PIL", "opened file", "path", "path as text", "file URL", "bytes", "bytearray", "memoryview", "data URI"]
-FORMS += ["data URI without type", "data URI in percent", "base64", "base64 in lines", "base64 without padding"]
+FORMS += [
+    "readable file",
+    "path from home",
+    "data URI without type",
+    "data URI in percent",
+    "base64",
+    "base64 in lines",
+    "base64 without padding",
+]
 
 
 @pytest.mark.parametrize("form", [*FORMS, "base64 for URLs"])
-def test_every_form_gives_the_same_pixels(form: str, tmp_path: Path) -> None:
+def test_every_form_gives_the_same_pixels(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     source = forms(tmp_path)[form]
     image = read_image(Image.open(source) if form == "opened file" else source)
     assert image.mode == "RGB"
@@ -182,10 +194,27 @@ def test_large_files_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
             read_image(source)
 
 
-@pytest.mark.parametrize("url", ["http://example.com/a.png", "https://example.com/a.png", "ftp://example.com/a.png"])
-def test_urls_are_not_downloaded(url: str) -> None:
-    with pytest.raises(ValueError, match=r"not downloaded: .*; download it yourself"):
+@pytest.mark.parametrize("url", ["ftp://example.com/a.png", "s3://pictures/a.png"])
+def test_urls_of_other_schemes_are_not_downloaded(url: str) -> None:
+    with pytest.raises(ValueError, match=r"is not downloaded; accepted are URLs with http, https and file"):
         read_image(url)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
+@pytest.mark.parametrize("allowed", [False, True])
+def test_urls_are_downloaded(scheme: str, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(media, "fetch", lambda url, **options: asked.append((url, options)) or PNG)
+    url = f"{scheme}://example.com/a.png"
+    image = read_image(url, PictureSettings(allow_private_urls=allowed))
+    np.testing.assert_array_equal(np.asarray(image), PIXELS)
+    assert asked == [(url, {"max_bytes": images.MAX_FILE_BYTES, "allow_private": allowed})]
+
+
+def test_a_page_that_is_no_picture_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "fetch", lambda url, **options: b"<html>")
+    with pytest.raises(ValueError, match=r"no picture can be read from 'https://example.com/a.png' \(6 bytes\)"):
+        read_image("https://example.com/a.png")
 
 
 @pytest.mark.parametrize(
@@ -233,27 +262,55 @@ def test_a_part_gives_its_picture_under_one_of_the_known_keys(tmp_path: Path) ->
         {"type": "image", "data": PNG},
         {"type": "image_url", "image_url": uri},
         {"type": "image_url", "image_url": {"url": uri, "detail": "high"}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": uri.partition(",")[2]}},
+        {"type": "image", "source": {"type": "url", "url": uri}},
+        {"type": "image", "source_type": "base64", "data": uri.partition(",")[2], "mime_type": "image/png"},
+        {"type": "image", "source_type": "url", "url": uri},
+        {"type": "image", "base64": uri},
+        {"type": "input_image", "image_url": uri},
     ]
     for part in parts:
-        np.testing.assert_array_equal(np.asarray(read_image(find_source(part))), PIXELS)
+        np.testing.assert_array_equal(np.asarray(read_image(find_source(part, PICTURE))), PIXELS)
     for part in ({"type": "image"}, {"type": "image", "path": "a.png", "url": uri}):
         with pytest.raises(ValueError, match="exactly one of image, image_url"):
-            find_source(part)
+            find_source(part, PICTURE)
+    for part in ({"type": "image", "file_id": "f"}, {"type": "image", "source": {"type": "file", "file_id": "f"}}):
+        with pytest.raises(ValueError, match="is a file_id, which names a file that only another provider has"):
+            find_source(part, PICTURE)
+
+
+def test_what_is_given_as_base64_is_never_a_path_or_url(tmp_path: Path) -> None:
+    file = tmp_path / "picture.png"
+    file.write_bytes(PNG)
+    for part in ({"base64": str(file)}, {"data": "http://10.0.0.1/"}, {"source": {"data": file.as_uri()}}):
+        with pytest.raises(ValueError, match="the text is no base64"):
+            read_image(find_source({"type": "image", **part}, PICTURE))
 
 
 def test_messages_keep_pictures_in_their_places() -> None:
     content = [{"type": "text", "text": "a"}, {"type": "image", "image": PNG}, "b", {"type": "image", "image": PNG}]
     (message,) = check_messages([{"role": "user", "content": content}], vision=True)
     assert [part if isinstance(part, str) else part.size for part in message["content"]] == ["a", (8, 5), "b", (8, 5)]
+    official = [Image.fromarray(PIXELS), PIXELS, PNG, "b"]
+    (message,) = check_messages([{"role": "user", "content": official}], vision=True)
+    assert [part if isinstance(part, str) else part.size for part in message["content"]] == [(8, 5)] * 3 + ["b"]
     (message,) = check_messages([{"role": "user", "content": ["a", {"type": "text", "text": "b"}]}], vision=True)
     assert message["content"] == "a\nb"
 
 
-@pytest.mark.parametrize("kind", ["image", "image_url", "video"])
+def test_the_number_of_pictures_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MAX_PICTURES", 3)
+    asked = [{"role": "user", "content": [PNG, PNG]}, {"role": "user", "content": [PNG]}]
+    assert len(check_messages(asked, vision=True)) == 2
+    with pytest.raises(ValueError, match="more than 3 pictures, the limit of one prompt"):
+        check_messages([*asked, {"role": "tool", "content": [b"not even looked at"]}], vision=True)
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "video", "file"])
 def test_a_text_model_refuses_pictures_unread(kind: str) -> None:
-    messages = [{"role": "user", "content": [{"type": kind, kind: "no such file.png"}]}]
+    asked = [{"role": "user", "content": [{"type": kind, kind: "no such file.png"}]}]
     with pytest.raises(ValueError, match=f"part of type '{kind}', but this model reads text only"):
-        check_messages(messages, vision=False)
+        check_messages(asked, vision=False)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -261,7 +318,7 @@ def test_arrays_are_pictures(channels: int) -> None:
     values = np.full((3, 4, channels), 255, np.uint8)
     values[1, 2, :3] = 10
     array = values[:, :, 0] if channels == 1 else values
-    image = read_image(find_source({"type": "image", "image": array}))
+    image = read_image(find_source({"type": "image", "image": array}, PICTURE))
     assert (image.size, image.mode) == ((4, 3), "RGB")
     assert (image.getpixel((2, 1)), image.getpixel((0, 0))) == ((10, 10, 10), (255, 255, 255))
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import threading
 
 from minicpm_core.index.words import CJK
+from minicpm_core.pdfium import open_pdf
 
-# PDFium keeps global state: one call at a time in a process, whatever the document.
-_PDFIUM = threading.Lock()
 _NEW_LINE = re.compile(
     r"(?:[-*+•·●▪◦‣o]\s|\(?\d{1,3}[.)、．]\s?\D|[(（]?[一二三四五六七八九十]{1,3}[)）、．]|第[一二三四五六七八九十\d]+[条章节款])"
 )
@@ -24,21 +22,8 @@ def read_pdf_pages(data: bytes) -> list[str]:
     Raises:
         ValueError: the file is encrypted, damaged or not a PDF.
     """
-    import pypdfium2
-
-    with _PDFIUM:
-        try:
-            document = pypdfium2.PdfDocument(data)
-        except pypdfium2.PdfiumError as error:
-            if "password" in str(error).lower():
-                raise ValueError("is protected by a password; save it without one") from None
-            raise ValueError("is damaged or not a PDF; open it in a viewer and save it again") from None
-        try:
-            pages = [_page_text(document, n) for n in range(len(document))]
-        except pypdfium2.PdfiumError as error:
-            raise ValueError(f"is damaged: {error}; open it in a viewer and save it again") from None
-        finally:
-            document.close()
+    with open_pdf(data) as document:
+        pages = [_page_text(document, n) for n in range(len(document))]
     return [mend_lines(page) for page in pages]
 
 

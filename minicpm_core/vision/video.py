@@ -1,17 +1,27 @@
-"""Videos as lists of frames with their times; files of films are not decoded here."""
+"""Videos as lists of frames with their times."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.images import read_image
+from minicpm_core.media import Encoded, Kind, find_source, read_bytes
+from minicpm_core.picture_settings import MAX_FRAMES, PictureSettings
+from minicpm_core.vision.film import decode_frames
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_FRAMES = 256
+MAX_FILM_BYTES = 512 * 2**20
+"""Of a film that is downloaded or given as bytes; a file on the disk is not read as a whole."""
+FILM = Kind(
+    "video", ("video", "video_url"), "video/", "a file's path, an http(s) URL, bytes, a data URI, or a list of frames"
+)
+_USUAL_FRAMES = 64
 MAX_TOGETHER = 6
 """MiniCPM-V 4.5 was trained with at most six frames in one set of tokens."""
 TICKS = 10
@@ -33,33 +43,65 @@ class Video:
         return [(self.frames[start : start + self.together], ids[start : start + self.together]) for start in starts]
 
 
-def read_video(part: Mapping[str, Any]) -> Video:
-    """Return the video of a message part such as {"type": "video", "video": [frame, ...], "fps": 2}.
+def read_video(part: Mapping[str, Any], settings: PictureSettings | None = None) -> Video:
+    """Return the video of a message part such as {"type": "video", "video": "film.mp4"}.
 
     Args:
-        part: "video" is a list of pictures in any form; "fps" (1 where it is missing) or "times" in seconds tell when
-            they were taken; "together" (1) frames become one set of tokens (MiniCPM-V 4.5).
+        part: a film's file in any form of `media`, of which one frame per second is taken, or "fps" of them, or those
+            at "times" in seconds; or under "video" a list of pictures in any form, of which "fps" (1) or "times" tell
+            when they were taken. "together" (1) frames become one set of tokens (MiniCPM-V 4.5).
+        settings: the most frames of a file, and whether URLs may lead to private addresses.
 
     Raises:
-        ValueError: no list of frames, or numbers that do not belong to it.
+        ValueError: no video, or numbers that do not belong to it.
+        ImportError: a film's file, and PyAV is not installed.
     """
-    sources = part.get("video")
-    if not isinstance(sources, (list, tuple)) or not 1 <= len(sources) <= MAX_FRAMES:
-        given = f"{len(sources)} frames" if isinstance(sources, (list, tuple)) else f"a {type(sources).__name__}"
-        raise ValueError(f"a video part holds {given}; give its frames as a list of 1 to {MAX_FRAMES} pictures")
+    settings = settings or PictureSettings()
     together = part.get("together", 1)
     if not isinstance(together, int) or not 1 <= together <= MAX_TOGETHER:
         raise ValueError(f"together is {together!r}; accepted: 1 to {MAX_TOGETHER} frames")
-    return Video(tuple(read_image(source) for source in sources), _times(part, len(sources)), together)
+    sources = part.get("video")
+    if isinstance(sources, (list, tuple)):
+        if not 1 <= len(sources) <= MAX_FRAMES:
+            raise ValueError(f"a video part holds {len(sources)} frames; accepted: 1 to {MAX_FRAMES} pictures")
+        times = _read_times(part, len(sources)) or tuple(place / _read_fps(part) for place in range(len(sources)))
+        return Video(tuple(read_image(source, settings) for source in sources), times, together)
+    source = find_source(part, FILM)
+    if isinstance(source, str) and not isinstance(source, Encoded) and "://" not in source and os.path.isfile(source):
+        source = Path(source)
+    wanted = _read_times(part, None) or _read_fps(part)
+    if isinstance(source, Path) and not source.expanduser().is_file():
+        raise FileNotFoundError(f"no video file {source}; accepted: {FILM.accepted}")
+    film: Path | bytes
+    if isinstance(source, Path):
+        film, name = source.expanduser(), str(source)
+    else:
+        film, name = read_bytes(source, FILM, MAX_FILM_BYTES, settings)
+    frames, seen = decode_frames(film, name, times=wanted, most=settings.max_num_frames or _USUAL_FRAMES)
+    return Video(frames, seen, together)
 
 
-def _times(part: Mapping[str, Any], count: int) -> tuple[float, ...]:
-    times: Sequence[Any] | None = part.get("times")
+def _read_fps(part: Mapping[str, Any]) -> float:
+    fps = part.get("fps")
+    if fps is None:
+        return 1.0
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps <= 1000:
+        raise ValueError(f"fps is {fps!r}; a number above 0 is needed")
+    return float(fps)
+
+
+def _read_times(part: Mapping[str, Any], count: int | None) -> tuple[float, ...] | None:
+    """Return the seconds that a part tells, for so many frames; None where it tells none."""
+    times: Any = part.get("times")
     if times is None:
-        fps = part.get("fps", 1)
-        if not isinstance(fps, (int, float)) or not 0 < fps <= 1000:
-            raise ValueError(f"fps is {fps!r}; a number above 0 is needed")
-        return tuple(place / fps for place in range(count))
-    if "fps" in part or len(times) != count or not all(isinstance(t, (int, float)) and 0 <= t < 1e6 for t in times):
-        raise ValueError(f"times must hold one second for each of {count} frames, and no fps beside them: {times!r}")
+        return None
+    numbers = isinstance(times, (list, tuple)) and all(isinstance(t, (int, float)) and 0 <= t < 1e6 for t in times)
+    if (
+        part.get("fps") is not None
+        or not numbers
+        or not 1 <= len(times) <= MAX_FRAMES
+        or count not in (None, len(times))
+    ):
+        frames = "each frame" if count is None else f"each of {count} frames"
+        raise ValueError(f"times must hold one second for {frames}, and no fps beside them: {times!r}")
     return tuple(float(time) for time in times)
