@@ -71,7 +71,7 @@ def test_first_run_stores_and_names(docs: Path, store: Path) -> None:
     assert got["documents"] == ["## 保修\n整机保修期为两年。"]
     file = docs / "sub" / "b.md"
     assert got["metadatas"] == [
-        {"source": "sub/b.md", "path": str(file), "start": 0, "end": 15, "chunk": 0,
+        {"source": "sub/b.md", "path": str(file), "part": 0, "start": 0, "end": 15, "chunk": 0, "heading": "保修",
          "file_hash": hashlib.sha256(file.read_bytes()).hexdigest()}
     ]  # fmt: skip
 

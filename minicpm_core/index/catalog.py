@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ FORMAT_VERSION = "1"
 CATALOG_NAME = "index.sqlite3"
 _MOST_VARIABLES = 900
 _CHARACTER_WEIGHT = 0.3
+_FINISHED = "chunks.path NOT IN (SELECT path FROM unfinished)"
 # Our words go in ready made: the ascii tokenizer only takes them apart at spaces again.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -29,6 +31,8 @@ CREATE TABLE IF NOT EXISTS chunks (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, path TEXT NOT NULL, text TEXT NOT NULL,
     metadata TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS chunks_by_path ON chunks (path);
+CREATE TABLE IF NOT EXISTS page_texts (
+    path TEXT NOT NULL, part INTEGER NOT NULL, text BLOB NOT NULL, PRIMARY KEY (path, part));
 CREATE VIRTUAL TABLE IF NOT EXISTS terms USING fts5 (words, characters, tokenize = "ascii tokenchars '.'");
 """
 
@@ -48,7 +52,11 @@ class FileRow:
 
 @dataclass(frozen=True)
 class StoredChunk:
-    """A passage as stored: its text and its metadata (source, path, page, start, end, chunk, file_hash)."""
+    """A passage as stored: its text and its metadata.
+
+    These are: source, path, part, start, end, chunk, file_hash; where there are any: page, heading, member.
+    `page_text(path, part)[start:end]` is the text.
+    """
 
     id: str
     text: str
@@ -107,8 +115,8 @@ class Catalog:
         return {row[0]: FileRow(*row) for row in self._rows("SELECT * FROM files ORDER BY source")}
 
     def count(self) -> int:
-        """Return the number of passages."""
-        return int(self._rows("SELECT count(*) FROM chunks")[0][0])
+        """Return the number of passages of finished files."""
+        return int(self._rows(f"SELECT count(*) FROM chunks WHERE {_FINISHED}")[0][0])
 
     def unfinished(self) -> list[str]:
         """Return the paths whose passages in Chroma are not to be trusted."""
@@ -118,12 +126,10 @@ class Catalog:
         """Forget a file and mark it unfinished, before its passages in Chroma change."""
         with self._write() as connection:
             connection.execute("INSERT OR REPLACE INTO unfinished VALUES (?)", (path,))
-            connection.execute("DELETE FROM terms WHERE rowid IN (SELECT number FROM chunks WHERE path = ?)", (path,))
-            connection.execute("DELETE FROM chunks WHERE path = ?", (path,))
-            connection.execute("DELETE FROM files WHERE path = ?", (path,))
+            _forget(connection, path)
 
-    def end_file(self, path: str, row: FileRow | None, chunks: Sequence[StoredChunk]) -> None:
-        """Record a file whose passages are all in Chroma; None when it has been removed."""
+    def add_chunks(self, path: str, chunks: Sequence[StoredChunk]) -> None:
+        """Store passages of an unfinished file; they are found when it is finished."""
         with self._write() as connection:
             for chunk in chunks:
                 words = passage_words(chunk.text)
@@ -136,10 +142,37 @@ class Catalog:
                     "INSERT INTO terms (rowid, words, characters) VALUES (?, ?, ?)",
                     (number, " ".join(words.words), " ".join(words.characters)),
                 )
-            if row is not None:
-                values = (row.path, row.source, row.hash, row.splitting, row.chunks, row.size, row.mtime)
-                connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def add_page(self, path: str, part: int, text: str) -> None:
+        """Store the text of a page, in which the passages have their places."""
+        with self._write() as connection:
+            connection.execute("INSERT INTO page_texts VALUES (?, ?, ?)", (path, part, zlib.compress(text.encode(), 1)))
+
+    def end_file(self, path: str, row: FileRow | None, values: Mapping[str, str] | None = None) -> None:
+        """Record a file whose passages are all stored; None when it has been removed.
+
+        Args:
+            path: of the file.
+            row: what is recorded of it.
+            values: recorded together with it.
+        """
+        with self._write() as connection:
+            if row is None:
+                _forget(connection, path)
+            else:
+                fields = (row.path, row.source, row.hash, row.splitting, row.chunks, row.size, row.mtime)
+                connection.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", fields)
+            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", (values or {}).items())
             connection.execute("DELETE FROM unfinished WHERE path = ?", (path,))
+
+    def page_text(self, path: str, part: int) -> str | None:
+        """Return the text of a page, None where there is none."""
+        rows = self._rows("SELECT text FROM page_texts WHERE path = ? AND part = ?", (path, part))
+        return zlib.decompress(rows[0][0]).decode() if rows else None
+
+    def ids(self) -> dict[str, str]:
+        """Return the path of every passage of a finished file by its id."""
+        return dict(self._rows(f"SELECT id, path FROM chunks WHERE {_FINISHED}"))
 
     def chunks(self, ids: Sequence[str]) -> dict[str, StoredChunk]:
         """Return the passages of the given ids; those not stored are left out."""
@@ -147,7 +180,7 @@ class Catalog:
         for start in range(0, len(ids), _MOST_VARIABLES):
             some = ids[start : start + _MOST_VARIABLES]
             marks = ", ".join("?" * len(some))
-            for row in self._rows(f"SELECT id, text, metadata FROM chunks WHERE id IN ({marks})", some):
+            for row in self._rows(f"SELECT id, text, metadata FROM chunks WHERE id IN ({marks}) AND {_FINISHED}", some):
                 found[row[0]] = StoredChunk(row[0], row[1], json.loads(row[2]))
         return found
 
@@ -160,6 +193,7 @@ class Catalog:
         rows = self._rows(
             f"SELECT chunks.id, -bm25(terms, 1.0, {_CHARACTER_WEIGHT}) AS score "
             "FROM terms JOIN chunks ON chunks.number = terms.rowid WHERE terms MATCH ? "
+            f"AND {_FINISHED} "
             "ORDER BY score DESC, chunks.number LIMIT ?",
             (" OR ".join(terms), n),
         )
@@ -173,6 +207,12 @@ class Catalog:
     def _write(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._connection:
             yield self._connection
+
+
+def _forget(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute("DELETE FROM terms WHERE rowid IN (SELECT number FROM chunks WHERE path = ?)", (path,))
+    for table in ("chunks", "page_texts", "files"):
+        connection.execute(f"DELETE FROM {table} WHERE path = ?", (path,))
 
 
 def recorded_embeddings(directory: str | Path) -> str | None:

@@ -27,13 +27,15 @@ class Found:
         files: readable files by absolute path, with the number of trailing path parts that make the name.
         roots: the folders among the paths.
         skipped: files of other types inside the folders.
-        failed: paths that do not exist, and files given by name that are of another type.
+        failed: files given by name that are of another type.
+        missing: absolute paths that do not exist.
     """
 
     files: Mapping[Path, int]
     roots: tuple[Path, ...]
     skipped: tuple[str, ...]
     failed: tuple[FailedFile, ...]
+    missing: tuple[Path, ...] = ()
 
 
 def find_files(paths: str | Path | Iterable[str | Path], *, ignore: Path) -> Found:
@@ -49,6 +51,7 @@ def find_files(paths: str | Path | Iterable[str | Path], *, ignore: Path) -> Fou
     roots: list[Path] = []
     skipped: list[str] = []
     failed: list[FailedFile] = []
+    missing: list[Path] = []
     for item in given:
         path = Path(item).expanduser()
         resolved = path.resolve()
@@ -61,13 +64,19 @@ def find_files(paths: str | Path | Iterable[str | Path], *, ignore: Path) -> Fou
                 else:
                     skipped.append(file.relative_to(resolved).as_posix())
         elif not path.exists():
-            failed.append(FailedFile(str(item), "does not exist; check the path"))
+            missing.append(resolved)
         elif not is_readable_type(resolved):
             reason = f"has the type {path.suffix or '(none)'!r}; accepted are {ACCEPTED_TYPES}"
             failed.append(FailedFile(str(item), reason))
         else:
             files.setdefault(resolved, 1)
-    return Found(files, tuple(dict.fromkeys(roots)), tuple(dict.fromkeys(skipped)), tuple(failed))
+    return Found(
+        files,
+        roots=tuple(dict.fromkeys(roots)),
+        skipped=tuple(dict.fromkeys(skipped)),
+        failed=tuple(failed),
+        missing=tuple(dict.fromkeys(missing)),
+    )
 
 
 def _walk(root: Path, ignore: Path) -> Iterator[Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+from minicpm_core.index.outline import Heading, clear_marks, close_heading, open_heading, take_headings
+
 _SKIPPED = frozenset({"script", "style", "nav", "template", "noscript", "svg", "iframe", "object", "select", "button"})
 _PARAGRAPHS = frozenset(
     "p h1 h2 h3 h4 h5 h6 ul ol dl table blockquote pre section article header footer main title hr".split()
@@ -13,6 +15,7 @@ _LINES = frozenset(
     "div br li dt dd tr caption figcaption figure address aside form fieldset details summary option".split()
 )
 _CELLS = frozenset({"td", "th"})
+_HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
 _META_CHARSET = re.compile(
     rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w.:-]+)|<\?xml[^>]+encoding\s*=\s*["']([\w.:-]+)""", re.I
 )
@@ -24,20 +27,28 @@ def find_charset(data: bytes) -> str | None:
     return (found[1] or found[2]).decode("ascii") if found else None
 
 
-def html_to_text(html: str) -> str:
-    """Return the readable text of a page, entities decoded; a page that is all navigation keeps it."""
-    return _extract(html, _SKIPPED) or _extract(html, _SKIPPED - {"nav", "noscript", "button", "select", "object"})
+def read_html(html: str) -> tuple[str, tuple[Heading, ...]]:
+    """Return the readable text of a page, and its headings; a page that is all navigation keeps it."""
+    found = take_headings(_extract(html, _SKIPPED))
+    return (
+        found
+        if found[0]
+        else take_headings(_extract(html, _SKIPPED - {"nav", "noscript", "button", "select", "object"}))
+    )
 
 
 def _extract(html: str, skipped: frozenset[str]) -> str:
     page = _Page(skipped)
-    page.feed(html)
+    page.feed(clear_marks(html))
     page.close()
     text = "".join(page.parts)
     text = re.sub(r"[^\S\n]+", " ", text)
     text = re.sub(r" ?\n ?", "\n", text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
-    return re.sub(r"\A(.+)\n\n(?=\1(?:\n|\Z))", "", text)  # the page's title again as its first heading
+    heading = f"(?:{open_heading(1)[0]}[1-6] ?)?"
+    return re.sub(
+        rf"\A(.+)\n\n(?={heading}\1{close_heading()}?(?:\n|\Z))", "", text
+    )  # the title again as first heading
 
 
 class _Page(HTMLParser):
@@ -53,6 +64,8 @@ class _Page(HTMLParser):
             self._inside.append(tag)
         self._pre += tag == "pre"
         self._break(tag)
+        if tag in _HEADINGS and not self._inside:
+            self.parts.append(open_heading(int(tag[1])))
         if tag == "img" and not self._inside:
             self.parts += [f" {value} " for name, value in attrs if name == "alt" and value]
 
@@ -63,6 +76,8 @@ class _Page(HTMLParser):
         if tag in self._inside:
             del self._inside[self._inside.index(tag) :]
         self._pre = max(0, self._pre - (tag == "pre"))
+        if tag in _HEADINGS and not self._inside:
+            self.parts.append(close_heading())
         self._break(tag)
 
     def handle_data(self, data: str) -> None:

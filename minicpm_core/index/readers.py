@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from minicpm_core.index.html import find_charset, html_to_text
+from minicpm_core.index.html import find_charset, read_html
+from minicpm_core.index.outline import Page, chapter_headings, markdown_headings
 from minicpm_core.index.pdf import read_pdf_pages
 from minicpm_core.index.text_encoding import decode
 
@@ -15,14 +16,6 @@ MAX_FILE_BYTES = 200 * 1024 * 1024
 _FRONT_MATTER = re.compile(
     r"\A---[ \t]*\n(?:[A-Za-z_][\w .-]*:.*\n|[ \t]+\S.*\n|[ \t]*- .*\n|#.*\n|[ \t]*\n)+(?:---|\.\.\.)[ \t]*(?:\n|\Z)"
 )
-
-
-@dataclass(frozen=True)
-class Page:
-    """The text of a page; `number` counts from 1 and is None for a file without pages."""
-
-    number: int | None
-    text: str
 
 
 def _read_pdf(data: bytes) -> list[Page]:
@@ -35,17 +28,19 @@ def _read_pdf(data: bytes) -> list[Page]:
 
 
 def _read_text(data: bytes) -> list[Page]:
-    return [Page(None, decode(data))]
+    text = decode(data)
+    return [Page(None, text, chapter_headings(text))]
 
 
 def _read_markdown(data: bytes) -> list[Page]:
     text = decode(data)
     body = _FRONT_MATTER.sub("", text, count=1)
-    return [Page(None, body if body.strip() else text)]
+    body = body if body.strip() else text
+    return [Page(None, body, markdown_headings(body))]
 
 
 def _read_html(data: bytes) -> list[Page]:
-    return [Page(None, html_to_text(decode(data, declared=find_charset(data))))]
+    return [Page(None, *read_html(decode(data, declared=find_charset(data))))]
 
 
 READERS: Mapping[str, Callable[[bytes], list[Page]]] = {
@@ -92,3 +87,16 @@ def read_pages(data: bytes, suffix: str) -> list[Page]:
     if not any(page.text.strip() for page in pages):
         raise ValueError("is empty")
     return pages
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pages of a file, and the members of an archive that could not be read, known when the pages are."""
+
+    pages: Iterable[Page]
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_parts(data: bytes, suffix: str) -> Parts:
+    """Return the pages of a file's contents; see `read_pages`."""
+    return Parts(read_pages(data, suffix))

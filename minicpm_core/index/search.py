@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from minicpm_core.index.catalog import CATALOG_NAME, Catalog, StoredChunk
-from minicpm_core.index.embedders import Embedder, knows_language, resolve_embedder
+from minicpm_core.index.embedders import Embedder, knows_language
+from minicpm_core.index.recorded import check_dimension, check_embedder, resolve_recorded
 from minicpm_core.index.store import close_chroma, open_chroma, similarities, similarities_of
 from minicpm_core.index.words import Words, coverage, has_cjk, passage_words, question_words
 from minicpm_core.rag import Passage, RagSettings
@@ -37,6 +38,7 @@ class Index:
         self.client, self._collection = open_chroma(directory)
         self._lock = threading.Lock()
         self._closed = False
+        self._checked = False
 
     @classmethod
     def open(cls, persist_directory: str | Path, embeddings: str | Path | Embedder | None = None) -> Index:
@@ -120,6 +122,9 @@ class Index:
         return [replace(p, similarity=known[p.id]) if p.id in known else p for p in passages]
 
     def _embed_query(self, query: str) -> list[float]:
+        if not self._checked:
+            check_embedder(self._catalog, self.embeddings_name, self.embedder, self.directory)
+            self._checked = True
         vector = list(self.embedder.embed_query(query))
         check_dimension(self._catalog, self.embeddings_name, len(vector), self.directory)
         return vector
@@ -161,41 +166,6 @@ def fuse(
     for rank, (i, _) in enumerate(lexical, start=1):
         scores[i] = scores.get(i, 0.0) + (0.5 + covered[i]) / (RRF_K + rank)
     return scores
-
-
-def resolve_recorded(
-    catalog: Catalog, recorded: str, directory: Path, embeddings: str | Path | Embedder | None
-) -> tuple[str, Embedder]:
-    """Return name and embedder for an index made with `recorded`.
-
-    Raises:
-        ValueError: `embeddings` are others, or missing where they cannot be made from the name.
-    """
-    if embeddings is None:
-        if catalog.get("embeddings_kind") == "object":
-            raise ValueError(
-                f"the index in {directory} was made with the embeddings object {recorded!r}, which cannot be made from "
-                "its name; pass it again as embeddings=..."
-            )
-        return resolve_embedder(recorded)
-    name, embedder = resolve_embedder(embeddings)
-    if name != recorded:
-        again = "that same object" if catalog.get("embeddings_kind") == "object" else f"embeddings={recorded!r}"
-        raise ValueError(
-            f"the index in {directory} was made with the embeddings {recorded!r}, not with {name!r}; their vectors do "
-            f"not compare: pass {again}, use another folder, or delete this folder and index again"
-        )
-    return name, embedder
-
-
-def check_dimension(catalog: Catalog, name: str, dimension: int, directory: Path) -> None:
-    """Refuse vectors of another dimension than the index holds (ValueError)."""
-    recorded = catalog.get("dimension")
-    if recorded is not None and int(recorded) != dimension:
-        raise ValueError(
-            f"the embeddings {name!r} give vectors of {dimension} numbers; the index in {directory} holds vectors of "
-            f"{recorded}: use the embeddings that made it, or delete the folder and index again"
-        )
 
 
 def _no_index(directory: Path) -> str:

@@ -59,7 +59,9 @@ def estimate_tokens(text: str) -> int:
     return characters + marks // 2 + math.ceil(sum(max(1.3, len(word) / 4) for word in words))
 
 
-def split_text(text: str, *, chunk_size: int, chunk_overlap: int, count_tokens: CountTokens) -> list[Span]:
+def split_text(
+    text: str, *, chunk_size: int, chunk_overlap: int, count_tokens: CountTokens, by_line: bool = False
+) -> list[Span]:
     """Return the passages of `text` in order; together they cover every character that is not white space.
 
     A passage is one or more whole sentences up to `chunk_size` tokens; only a longer sentence is cut: at commas, then
@@ -71,8 +73,9 @@ def split_text(text: str, *, chunk_size: int, chunk_overlap: int, count_tokens: 
         chunk_size: longest passage in tokens, as the sum over its sentences.
         chunk_overlap: most tokens repeated from the end of one passage at the start of the next, whole sentences only.
         count_tokens: length of a text in tokens.
+        by_line: take lines, with their indentation, for sentences (code, rows of a table).
     """
-    units = _units(text, chunk_size, count_tokens)
+    units = _units(text, chunk_size, count_tokens, by_line)
     spans: list[Span] = []
     current: list[_Unit] = []
     fresh = 0  # units of `current` that no earlier passage holds
@@ -119,13 +122,14 @@ def _overlap(units: Sequence[_Unit], chunk_overlap: int, room: int) -> list[_Uni
     return kept
 
 
-def _units(text: str, chunk_size: int, count_tokens: CountTokens) -> list[_Unit]:
+def _units(text: str, chunk_size: int, count_tokens: CountTokens, by_line: bool) -> list[_Unit]:
     units: list[_Unit] = []
     previous = 0
-    for span in sentences(text):
+    for span in _lines(text) if by_line else sentences(text):
         piece = text[span.start : span.end]
-        opens = not units or text.count("\n", previous, span.start) > 1 or bool(_MARKDOWN_HEADING.match(piece))
-        heading = _is_heading(text, span)
+        opens = not units or text.count("\n", previous, span.start) > 1
+        heading = not by_line and _is_heading(text, span)
+        opens = opens or (heading and bool(_MARKDOWN_HEADING.match(piece)))
         tokens = count_tokens(piece)
         if tokens <= chunk_size:
             units.append(_Unit(span.start, span.end, tokens, heading, opens))
@@ -159,6 +163,12 @@ def sentences(text: str) -> list[Span]:
             start = _append(text, start, end.end(), found)
     _append(text, start, len(text), found)
     return found
+
+
+def _lines(text: str) -> list[Span]:
+    return [
+        Span(line.start(), line.start() + len(line.group().rstrip())) for line in re.finditer(r"[^\n]*\S[^\n]*", text)
+    ]
 
 
 def _append(text: str, start: int, end: int, found: list[Span]) -> int:

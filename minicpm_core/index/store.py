@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 COLLECTION_NAME = "minicpm"
+CHROMA_NAME = "chroma"
+_LISTED = 5000
 
 
 def open_chroma(directory: Path) -> tuple[ClientAPI, Collection]:
@@ -26,7 +28,7 @@ def open_chroma(directory: Path) -> tuple[ClientAPI, Collection]:
         ) from error
 
     client = chromadb.PersistentClient(
-        path=str(directory / "chroma"), settings=Settings(anonymized_telemetry=False, is_persistent=True)
+        path=str(directory / CHROMA_NAME), settings=Settings(anonymized_telemetry=False, is_persistent=True)
     )
     return client, _collection(client)
 
@@ -58,6 +60,22 @@ def store_chunks(collection: Collection, chunks: Sequence[StoredChunk], vectors:
         documents=[chunk.text for chunk in chunks],
         metadatas=[dict(chunk.metadata) for chunk in chunks],
     )
+
+
+def stored_ids(collection: Collection) -> set[str]:
+    """Return the ids of all passages."""
+    ids: set[str] = set()
+    while True:
+        some = collection.get(limit=_LISTED, offset=len(ids), include=[])["ids"]
+        ids.update(some)
+        if len(some) < _LISTED:
+            return ids
+
+
+def delete_ids(collection: Collection, ids: Sequence[str]) -> None:
+    """Delete passages."""
+    for start in range(0, len(ids), _LISTED):
+        collection.delete(ids=list(ids[start : start + _LISTED]))
 
 
 def _matrix(vectors: Sequence[Sequence[float]]) -> Any:
