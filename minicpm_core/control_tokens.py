@@ -112,7 +112,7 @@ class ControlTokens:
         return [token for token, _ in kept], [place for _, place in kept]
 
     def _encode(self, text: str) -> tuple[list[int], Offsets]:
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return list(encoded["input_ids"]), [(start, end) for start, end in encoded["offset_mapping"]]
 
     def _encode_apart(self, text: str) -> tuple[list[int], Offsets]:

@@ -22,11 +22,13 @@ class GgufHeader:
         path: the file, the first one where a model is split.
         metadata: the fields by name, arrays as lists.
         tensors: shapes by name, rows first.
+        places: by name, the number of a tensor's format and the byte of the file at which it begins.
     """
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, tuple[int, ...]]
+    places: Mapping[str, tuple[int, int]]
 
     @property
     def architecture(self) -> str:
@@ -75,13 +77,15 @@ def _read(file: BinaryIO, path: Path) -> GgufHeader:
     for _ in range(field_count):
         name = _text(file)
         metadata[name] = _value(file, _number(file, "<I"))
-    tensors = {}
+    tensors, places = {}, {}
     for _ in range(tensor_count):
         name = _text(file)
         shape = [_number(file, "<Q") for _ in range(_number(file, "<I"))]
         tensors[name] = tuple(reversed(shape))
-        file.read(12)  # type and place
-    return GgufHeader(path, metadata, tensors)
+        places[name] = _number(file, "<I"), _number(file, "<Q")
+    alignment = max(int(metadata.get("general.alignment", 32)), 1)
+    start = -(-file.tell() // alignment) * alignment
+    return GgufHeader(path, metadata, tensors, {name: (kind, start + at) for name, (kind, at) in places.items()})
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

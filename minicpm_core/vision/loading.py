@@ -47,14 +47,9 @@ def load_parts(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_
     """
     vision, config = checkpoint.family.vision, checkpoint.config
     assert vision is not None
-    timm = vision.tower == "square"
     with open_tensors(checkpoint.weight_files) as stored:
         tensors = unpacked({name: tensor for name, tensor in stored.items() if not name.startswith(LLM)})
-        tower, resampler = _build(checkpoint, tensors, timm=timm, square_keys=not vision.sliced)
-        find = _from_timm if timm else _same_name
-        used = _fill(tower, find, tensors, dtype, device)
-        used |= _fill(resampler, lambda name: (RESAMPLER + name, None), tensors, dtype, device)
-        _say_ignored(checkpoint.name, set(tensors) - used)
+        tower, resampler = load_sight(checkpoint, tensors, dtype=dtype, device=device)
     llm = load_weights(checkpoint, dtype=dtype, device=device, quantization_config=quantization_config)
     mean, std = read_scale(checkpoint.folder, "norm_mean", "norm_std")
     return VisionLanguageModel(
@@ -66,6 +61,22 @@ def load_parts(checkpoint: Checkpoint, *, dtype: Any, device: str, quantization_
         std=std,
         together=bool(config.get("batch_vision_input", True)),
     ).eval()
+
+
+def load_sight(checkpoint: Checkpoint, tensors: Tensors, *, dtype: Any, device: str) -> tuple[Tower, Resampler]:
+    """Return tower and resampler with their tensors, which are named as in the official files.
+
+    Raises:
+        ValueError: tensors are missing or have the wrong shape.
+    """
+    vision = checkpoint.family.vision
+    assert vision is not None
+    timm = vision.tower == "square"
+    tower, resampler = _build(checkpoint, tensors, timm=timm, square_keys=not vision.sliced)
+    used = _fill(tower, _from_timm if timm else _same_name, tensors, dtype, device)
+    used |= _fill(resampler, lambda name: (RESAMPLER + name, None), tensors, dtype, device)
+    _say_ignored(checkpoint.name, set(tensors) - used)
+    return tower, resampler
 
 
 def _build(checkpoint: Checkpoint, tensors: Tensors, *, timm: bool, square_keys: bool) -> tuple[Tower, Resampler]:
