@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 
 def read_profile(settings: MiniCPMSettings) -> ModelProfile | None:
-    """Return what is known of a model without loading or downloading it; None where its config is not here.
+    """Return what is known of a model without loading it; None where its config is not here, as behind `base_url`.
 
     `max_input_tokens` is the window that was asked for or the model's own; a memory limit may make it smaller when the
     model is loaded.
     """
+    if settings.base_url is not None:
+        return None
     folder = _find_local_folder(settings.model, settings.revision)
     if folder is None:
         return None

@@ -86,9 +86,9 @@ def create_rag_chain(
     searchable = open_searchable(index)
     rules = settings or getattr(searchable, "settings", None) or RagSettings()
     steps = RagSteps(ChatMiniCPM(model=llm) if isinstance(llm, str) else llm, searchable, rules)
-    if rules.quote_only and not isinstance(unwrap(steps.llm)[0], MiniCPMSettings):
+    if rules.quote_only and not _takes_grammar(steps.llm):
         kind = type(unwrap(steps.llm)[0]).__name__
-        raise ValueError(f"quote_only decodes under a grammar, which a {kind} cannot; use ChatMiniCPM or MiniCPMLLM")
+        raise ValueError(f"quote_only decodes under a grammar, which this {kind} cannot; use a local ChatMiniCPM")
     answer: Any = steps.answer  # LangChain passes the config too, which its annotation does not tell
     aanswer: Any = steps.aanswer
     chain: Runnable[Any, Any] = (
@@ -186,7 +186,7 @@ class RagSteps:
             return RunnablePassthrough(), self.settings.refusals[detect_language(state["question"])]
         question = self._question(state)
         prompt = self._prompt(self._messages(question, passages))
-        if not isinstance(unwrap(self.llm)[0], MiniCPMSettings):
+        if not _takes_grammar(self.llm):
             return self.llm, prompt
         grammar = answer_grammar(question, [passage.text for passage in passages], self.settings)
         return self.llm.bind(grammar=grammar), prompt
@@ -229,6 +229,11 @@ class RagSteps:
             return count_tokens_approximately(messages, chars_per_token=per_token)
 
         return fit_passages(question, passages, self.settings, room=room, count_tokens=count)
+
+
+def _takes_grammar(llm: Any) -> bool:
+    model, _ = unwrap(llm)
+    return isinstance(model, MiniCPMSettings) and model.takes_grammar
 
 
 def unwrap(llm: Any) -> tuple[Any, dict[str, Any]]:

@@ -139,6 +139,15 @@ class MiniCPMSettings(BaseModel):
         """Return the model's own token ids of `text`, nothing added."""
         return self.load_engine().tokenize(text)
 
+    def get_num_tokens(self, text: str) -> int:
+        """Return the length of `text` in the model's own tokens; behind `base_url` an estimate."""
+        return self.load_engine().count_tokens(text)
+
+    @property
+    def takes_grammar(self) -> bool:
+        """Whether answers can be made to follow a Lark grammar."""
+        return self.base_url is None if self.engine is None else bool(self.engine.takes_grammar)
+
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Return the length of the prompt that the chat template makes of the messages, in tokens.
 

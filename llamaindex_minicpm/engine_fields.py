@@ -63,8 +63,8 @@ class EngineFields(LLM):
     )
     family: str | None = Field(default=None, description="Family name, where the checkpoint is not recognised.")
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
-    base_url: str | None = Field(default=None, description="Not supported yet.")
-    api_key: str | None = Field(default=None, description="Not supported yet.", exclude=True, repr=False)
+    base_url: str | None = Field(default=None, description="An OpenAI-compatible server to ask instead of loading.")
+    api_key: str | None = Field(default=None, description="That server's key.", exclude=True, repr=False)
     engine: Any = Field(default=None, description="A loaded engine to use instead.", exclude=True, repr=False)
 
     temperature: float | None = Field(default=None, description="0 is greedy; None is the family's recommendation.")
@@ -167,6 +167,11 @@ class EngineFields(LLM):
         self._window, self._num_output = engine.context_window, engine.family.sampling.max_new_tokens
         return engine
 
+    @property
+    def takes_grammar(self) -> bool:
+        """Whether answers can be made to follow a Lark grammar."""
+        return self.base_url is None if self.engine is None else bool(self.engine.takes_grammar)
+
     def _load_arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in LOAD_ARGUMENTS}
 
@@ -181,8 +186,8 @@ class EngineFields(LLM):
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text as it stands; loads the tokenizer and no weights."""
-        if self.engine is not None:
-            return list(self.engine.tokenize(text))
+        if self.engine is not None or self.base_url is not None:
+            return list(self.load_engine().tokenize(text))
         with _tokenizer_lock:
             if self._tokenizer is None:
                 from minicpm_core.checkpoints import load_tokenizer, open_checkpoint

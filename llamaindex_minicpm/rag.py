@@ -93,9 +93,9 @@ def _create_steps(index: Searchable, llm: LLM | str | Path | None, settings: Rag
     elif not isinstance(llm, LLM):
         raise TypeError(f"llm is a {type(llm).__name__}; accepted: a LlamaIndex LLM, or the name of a model")
     steps = RagSteps(llm, *open_retriever(index, settings))
-    if steps.settings.quote_only and not isinstance(llm, EngineLLM):
+    if steps.settings.quote_only and not _takes_grammar(llm):
         kind = type(llm).__name__
-        raise ValueError(f"quote_only decodes under a grammar, which a {kind} cannot; use MiniCPM or MiniCPMLLM")
+        raise ValueError(f"quote_only decodes under a grammar, which this {kind} cannot; use a local MiniCPM")
     return steps
 
 
@@ -135,7 +135,7 @@ class RagSteps:
         kept = fit_passages(question, passages, self.settings, room=room, count_tokens=count_tokens)
         texts = [passage.text for passage in kept]
         messages = build_messages(question, texts, system_prompts=self.settings.system_prompts)
-        options = {"grammar": answer_grammar(question, texts, self.settings)} if isinstance(self.llm, EngineLLM) else {}
+        options = {"grammar": answer_grammar(question, texts, self.settings)} if _takes_grammar(self.llm) else {}
         return Prompt(question, tuple(nodes[: len(kept)]), _to_chat(messages), options=options)
 
     def condense(self, question: str, history: Sequence[ChatMessage]) -> tuple[str, tuple[ChatMessage, ...]]:
@@ -232,6 +232,10 @@ class RagSteps:
         if isinstance(self.llm, EngineLLM):
             return self.llm.load_engine().count_tokens
         return _estimate_tokens
+
+
+def _takes_grammar(llm: LLM) -> bool:
+    return isinstance(llm, EngineLLM) and llm.takes_grammar
 
 
 def _estimate_tokens(messages: list[dict[str, str]]) -> int:

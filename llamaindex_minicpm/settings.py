@@ -36,7 +36,8 @@ def use_minicpm(
     llm = MiniCPM(**options) if model is None else MiniCPM(model=str(model), **options)
     Settings.llm = llm
     Settings.embed_model = _to_embedding(embeddings)
-    Settings.tokenizer = llm.tokenize
+    if llm.base_url is None:  # a server does not tell its token ids
+        Settings.tokenizer = llm.tokenize
     if chunk_size is not None:
         Settings.chunk_size = chunk_size
     return llm

@@ -46,6 +46,9 @@ class Engine:
     Leaving a stream early stops the model within one token.
     """
 
+    takes_grammar = True
+    """Whether answers can be made to follow a Lark grammar."""
+
     def __init__(
         self, checkpoint: Checkpoint, model: Any, tokenizer: Any, memory: MemoryPlan, adapted: Any = None
     ) -> None:
@@ -397,8 +400,9 @@ def load(
         adapter: a PEFT folder (LoRA), or several as {name: folder}; the first is active, `set_adapter` switches.
         family: a name of the family table, where the checkpoint is not recognised.
         revision: branch, tag or commit on the hub.
-        base_url: not supported yet.
-        api_key: not supported yet.
+        base_url: of an OpenAI-compatible server, such as "http://localhost:8000/v1", to ask instead of loading; `model`
+            is then the model's name there, and the memory is the server's, whatever `memory_limit` says.
+        api_key: that server's key.
 
     Raises:
         FileNotFoundError: no such folder, or files are missing in it.
@@ -406,8 +410,23 @@ def load(
         ValueError: damaged files, an unknown family, or an argument that is not accepted.
         MemoryError: the model does not fit into `memory_limit`.
     """
-    if unsupported := [n for n, v in (("base_url", base_url), ("api_key", api_key)) if v]:
-        raise ValueError(f"{', '.join(unsupported)}: not supported by this version; leave out")
+    if base_url:
+        from minicpm_core.server.engine import load_server
+
+        return load_server(
+            str(model),
+            base_url=base_url,
+            api_key=api_key,
+            context_window=context_window,
+            family=family,
+            quantization=quantization,
+            dtype=dtype,
+            device=device,
+            adapter=adapter,
+            revision=revision,
+        )
+    if api_key:
+        raise ValueError("api_key goes with base_url; without a server to ask, leave it out")
     if str(model).lower().endswith(".gguf"):
         from minicpm_core.gguf.engine import load_gguf
 

@@ -99,7 +99,7 @@ def test_quote_only_answers_with_sentences_of_the_passages(store: MiniCPMChroma,
             assert re.fullmatch(r"\[[12]\] .+", line)
             assert line[4:] in texts[int(line[1]) - 1]
         assert all(sentence["verbatim"] for sentence in output["support"])
-    with pytest.raises(ValueError, match=r"quote_only decodes under a grammar, which a FakeListChatModel cannot"):
+    with pytest.raises(ValueError, match=r"quote_only decodes under a grammar, which this FakeListChatModel cannot"):
         create_rag_chain(says(ANSWER), store, settings=settings)
 
 

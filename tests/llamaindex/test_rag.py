@@ -260,7 +260,7 @@ def test_quote_only_answers_with_sentences_of_the_passages(index: Any, toy: Path
     response = create_query_engine(index, llm, settings=settings).query(QUESTION)
     quoted = response.response.removeprefix("[1] ")
     assert response.response == REFUSALS["en"] or quoted.split("\n")[0] in TEXTS["lamp.txt"]
-    with pytest.raises(ValueError, match="quote_only decodes under a grammar, which a MockLLM cannot"):
+    with pytest.raises(ValueError, match="quote_only decodes under a grammar, which this MockLLM cannot"):
         create_query_engine(index, MockLLM(), settings=settings)
 
 
