@@ -35,6 +35,7 @@ from minicpm_core.templates import render_template
 from minicpm_core.threads import fit_threads
 from minicpm_core.tools import read_tools
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
+from minicpm_core.vision.features import FeatureCache
 from minicpm_core.vision.prompt import Pictures, take_pictures
 from minicpm_core.worker import Worker
 
@@ -64,6 +65,7 @@ class Engine:
         hidden = _hidden_ids(checkpoint.family, tokenizer)
         self._vocabulary = Vocabulary(tokenizer, self._tokenizer_lock, stop_ids, hidden, grammar)
         self._prefixes = Prefixes(memory.context_window)  # the plan has room for so many tokens
+        self._features = FeatureCache(memory.picture_cache)
         self._control = ControlTokens(
             tokenizer,
             template=str(tokenizer.chat_template),
@@ -310,6 +312,7 @@ class Engine:
         def switch(cancelled: threading.Event) -> Iterator[Chunk]:
             switch_adapter(self._adapted, name)
             self._prefixes.clear()
+            self._features.clear()
             return iter(())
 
         for _ in self._worker.stream(switch):  # in its turn, so that no answer is begun with one and ended with another
@@ -320,6 +323,7 @@ class Engine:
         self._close()
         self.model = self._adapted = None
         self._prefixes.clear()
+        self._features.clear()
 
     def __enter__(self) -> Engine:
         return self
@@ -331,7 +335,8 @@ class Engine:
         answer = Answer(request, self.family, self._vocabulary)
         ids, pictures = list(request.prompt_ids), request.pictures
         chunk = self._memory.prefill_chunk
-        return generate_chunks(self.model, ids, pictures, answer, cancelled, self._prefixes, prefill_chunk=chunk)
+        kept = self._prefixes, self._features
+        return generate_chunks(self.model, ids, pictures, answer, cancelled, *kept, prefill_chunk=chunk)
 
     def _generate_group(
         self, requests: Sequence[Request], group: Sequence[int], cancelled: threading.Event
