@@ -47,6 +47,7 @@ class MemoryPlan:
         limit: the bytes that all must fit into, None for no limit.
         quantization: of the weights.
         device: "cpu" or "cuda...".
+        picture_cache: features of the pictures that were used last (`vision.features`).
     """
 
     linear_weights: int
@@ -64,6 +65,7 @@ class MemoryPlan:
     limit: int | None = None
     quantization: Quantized = None
     device: str = "cpu"
+    picture_cache: int = 0
 
     @property
     def parts(self) -> dict[str, int]:
@@ -95,6 +97,7 @@ _PARTS = (
     "logits",
     "activations",
     "pictures",
+    "picture_cache",
     "embeddings",
     "runtime",
 )
@@ -205,6 +208,7 @@ class Needs:
             limit=self.limit,
             quantization=form.quantization,
             device=form.device,
+            picture_cache=self.pictures.cache,
         )
 
 
