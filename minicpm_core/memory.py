@@ -330,7 +330,9 @@ def plan_published(
 
 def count_published(model: PublishedModel, form: Form) -> WeightBytes:
     """Return the bytes of a published model's weights."""
-    tables = form.plain(model.vocab_size * model.hidden_size) * (1 if model.tie_word_embeddings else 2)
+    tables = form.table(model.vocab_size, model.hidden_size, is_head=True)
+    if not model.tie_word_embeddings:
+        tables += form.table(model.vocab_size, model.hidden_size, is_head=False)
     matrices = model.matrices
     linears = model.num_hidden_layers * sum(form.linear(rows, columns) for rows, columns in matrices)
     return WeightBytes(linears, tables, form.plain(model.norm_weights), max(r * c for r, c in matrices))
