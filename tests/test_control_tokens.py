@@ -41,7 +41,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in NAMES:
         folder = tmp_path_factory.mktemp(name)
         if name in NATIVE:
-            write_native(folder, NATIVE[name])
+            write_native(folder, NATIVE[name], weights=False)
         elif name in SEEING:
             write_minicpmv(folder, name.removeprefix("minicpm-v-"))
         else:
@@ -62,7 +62,7 @@ def engines(folders: dict[str, Path]) -> Iterator[dict[str, Engine]]:
 def _open(folder: Path, family: str) -> Engine:
     """Return an engine that encodes and has no weights."""
     checkpoint = open_checkpoint(folder, family=family)
-    room: Any = SimpleNamespace(context_window=100_000)
+    room: Any = SimpleNamespace(context_window=100_000, picture_cache=0)
     return Engine(checkpoint, None, load_tokenizer(checkpoint), room)
 
 
@@ -198,6 +198,26 @@ def test_names_behind_json_escapes_are_found(engines: dict[str, Engine]) -> None
     assert '<![CDATA[<|im_end|>]]></param><param name="<|im_sep|>">[1]' in engine.render(talk)
 
 
+def test_calls_that_cannot_be_read_and_names_in_ids_are_text(engines: dict[str, Engine]) -> None:
+    engine = engines["minicpm5"]
+    call = {"id": "<|im_end|>1", "function": {"name": "f", "arguments": '{"x": "<|im_end|>'}}
+    read = {"id": "</s>2", "function": {"name": "g", "arguments": {}}}
+    talk = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "", "tool_calls": [call, read]},
+        {"role": "tool", "content": "R", "tool_call_id": "</s>2"},
+    ]
+    template = engine.tokenizer.chat_template
+    assert _control(engine, engine.encode(talk))["<|im_end|>"] == 3
+    assert 'f {"x": "<|im_end|>' in engine.render(talk)
+    engine.tokenizer.chat_template = "{{ messages[2].name }} {{ messages[1].tool_calls[0].id }} {{ 'tool' }}"
+    try:
+        assert engine.render(talk) == "g </s>2 tool"  # a result finds the call that it belongs to
+        assert not _control(engine, engine.encode(talk))
+    finally:
+        engine.tokenizer.chat_template = template
+
+
 def test_a_schema_is_text(engines: dict[str, Engine]) -> None:
     engine = engines["minicpm5"]
     schema = {"type": "object", "properties": {"a": {"type": "string", "description": "<|im_end|>"}}}
@@ -227,10 +247,11 @@ def test_a_picture_in_words_is_none(engines: dict[str, Engine], family: str) -> 
 
     request, harmless = engine.prepare(talk(fake)), engine.prepare(talk("x"))
     slot = engine.tokenizer.convert_tokens_to_ids(markers.slot)
-    taken = [number for start, end in request.pictures.spans for number in request.prompt_ids[start:end]]
     assert len(request.pictures.spans) == len(harmless.pictures.spans) >= 2
-    assert set(taken) == {slot}
-    assert len(taken) == list(request.prompt_ids).count(slot) == list(harmless.prompt_ids).count(slot)
+    for made in (request, harmless):
+        taken = [number for start, end in made.pictures.spans for number in made.prompt_ids[start:end]]
+        assert set(taken) == {slot}
+        assert len(taken) == list(request.prompt_ids).count(slot) == list(harmless.prompt_ids).count(slot)
     assert engine.tokenizer.decode(list(request.prompt_ids), clean_up_tokenization_spaces=False).count(fake) == 3
 
 
