@@ -27,7 +27,7 @@ from minicpm_core.guidance import GrammarTokenizer
 from minicpm_core.memory import MemoryPlan, available_memory, checkpoint_needs, parse_bytes, refuse_if_too_large
 from minicpm_core.messages import check_messages
 from minicpm_core.picture_settings import PictureSettings
-from minicpm_core.plans import AnswerPlan, plan_answer
+from minicpm_core.plans import AnswerPlan, Grammar, plan_answer
 from minicpm_core.prefix import Prefixes
 from minicpm_core.quantization import bitsandbytes_config
 from minicpm_core.rendering import lay_out
@@ -151,7 +151,7 @@ class Engine:
         tool_choice: Any = "auto",
         parallel_tool_calls: bool = True,
         response_schema: Any = None,
-        grammar: str | None = None,
+        grammar: Grammar | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] | None = None,
         enable_thinking: bool | None = None,
@@ -465,5 +465,6 @@ def _stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
 def _hidden_ids(family: Family, tokenizer: Any) -> frozenset[int]:
     """Return the special tokens that are no part of an answer's text; those of reasoning and calls are read as text."""
     seen = family.dialect.write_calls([("f", {"x": "<", "y": 1})]) + "".join("".join(tags) for tags in family.tags)
+    seen += "<ref></ref><box></box>"  # of texts with places (`ocr`)
     added = tokenizer.added_tokens_decoder.items()
     return frozenset(i for i, token in added if token.special and token.content not in seen)
