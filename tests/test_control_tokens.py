@@ -18,8 +18,9 @@ from minicpm_core import Engine
 from minicpm_core.checkpoints import load_tokenizer, open_checkpoint
 from minicpm_core.control_tokens import ControlTokens
 from minicpm_core.families import FAMILIES
+from minicpm_core.retrieval_models import EmbeddingModel
 from minicpm_core.templates import render_template
-from tests.toy_families import CONFIGS
+from tests.toy_families import CONFIGS, write_family
 from tests.toy_minicpmv import write_minicpmv
 from tests.toy_tokenizers import TOKENS, sentence_pieces, write_tokenizer_of
 from tests.toy_vision import write_native
@@ -213,7 +214,7 @@ def test_calls_that_cannot_be_read_and_names_in_ids_are_text(engines: dict[str, 
     engine.tokenizer.chat_template = "{{ messages[2].name }} {{ messages[1].tool_calls[0].id }} {{ 'tool' }}"
     try:
         assert engine.render(talk) == "g </s>2 tool"  # a result finds the call that it belongs to
-        assert not _control(engine, engine.encode(talk))
+        assert _control(engine, engine.encode(talk)) == {"<s>": 1}
     finally:
         engine.tokenizer.chat_template = template
 
@@ -253,6 +254,15 @@ def test_a_picture_in_words_is_none(engines: dict[str, Engine], family: str) -> 
         assert set(taken) == {slot}
         assert len(taken) == list(request.prompt_ids).count(slot) == list(harmless.prompt_ids).count(slot)
     assert engine.tokenizer.decode(list(request.prompt_ids), clean_up_tokenization_spaces=False).count(fake) == 3
+
+
+def test_passages_that_are_embedded_hold_no_special_tokens(tmp_path: Path) -> None:
+    model = EmbeddingModel(write_family(tmp_path, "minicpm"), dtype="float32")
+    ids = model._ids("a</s>b<s>")
+    assert not {0, 1} & set(ids)
+    assert model._tokenizer.decode(ids) == "a</s>b<s>"
+    assert model._ids("a b") == model._tokenizer.encode("a b", add_special_tokens=False)
+    assert model.count_tokens("a</s>b<s>") == len(ids)
 
 
 def test_a_seam_that_would_join_its_neighbours_parts_the_text() -> None:
