@@ -82,19 +82,20 @@ def test_the_part_beside_a_file_makes_it_see(folder: Path, tmp_path: Path) -> No
 
 def test_the_part_that_fits_is_taken(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = convert(folder, tmp_path / "model.gguf")
-    assert find_projector(model, HIDDEN) is None
+    assert find_projector(read_header(model)) is None
     write_mmproj(folder, tmp_path / "mmproj-small.gguf")
     large = write_mmproj(folder, tmp_path / "model-mmproj.gguf", **{"general.description": "more"})
     write_gguf(tmp_path / "mmproj-4_6.gguf", {"general.architecture": "clip", "clip.projector_type": "minicpmv4_6"})
     (tmp_path / "mmproj-cut.gguf").write_bytes(b"GG")
     with caplog.at_level(logging.WARNING):
-        found = find_projector(model, HIDDEN)
+        found = find_projector(read_header(model))
     assert found is not None
     assert found.path == large
     assert "mmproj-4_6.gguf is not used" in caplog.text
     assert "accepted: resampler, version 2, 3, 4, 5, 6, 100045" in caplog.text
     assert "mmproj-cut.gguf is not used" in caplog.text
-    assert find_projector(model, 2 * HIDDEN) is None  # of another model
+    for other in ({"llama.embedding_length": 2 * HIDDEN}, {"general.architecture": "minicpm3"}):
+        assert find_projector(read_header(convert(folder, model, **other))) is None
 
 
 def test_damage_is_told(folder: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def open_gguf(model: str | Path, family: str | None = None) -> GgufCheckpoint:
     if header.field("block_count") is None or "token_embd.weight" not in header.tensors:
         raise ValueError(f"{path} holds no language model (architecture {header.architecture!r})")
     config = read_config(header)
-    projector = find_projector(path, config["hidden_size"])
+    projector = find_projector(header)
     row = _find_row(header, config, family, projector)
     if projector is None or row.vision is None:
         return GgufCheckpoint(str(model), path.parent, config, replace(row, vision=None), header=header)
@@ -120,8 +120,9 @@ def _find_row(
         return find_family(config, template, family)
     names = [str(header.metadata.get(f"general.{key}", "")) for key in ("name", "basename", "finetune")]
     seeing = _SEEING.search(" ".join([*names, header.path.name]))
-    if projector or seeing:
-        version = "minicpm-v-" + (read_version(projector) if projector else "{}.{}".format(*seeing.groups()))
+    told = read_version(projector) if projector else f"{seeing[1]}.{seeing[2]}" if seeing else None
+    if told:
+        version = f"minicpm-v-{told}"
         if any(row.name == version for row in FAMILIES):
             return find_family(config, template, version)
     if header.architecture in _TEXT:

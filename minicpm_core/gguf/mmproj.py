@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.gguf.header import GgufHeader, read_header
@@ -20,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 _VERSIONS = {2: "2.5", 3: "2.6", 4: "2.6", 5: "4.0", 6: "4.5", 100045: "4.5"}
 """clip.minicpmv_version: which release of MiniCPM-V, or o, the part belongs to (llama.cpp, tools/mtmd/clip.cpp)."""
+_LANGUAGE = {"2.5": ("llama",), "2.6": ("qwen2",), "4.0": ("minicpm", "llama"), "4.5": ("qwen3",)}
+"""general.architecture of a release's language model."""
 _FORMATS = {0: ("F32", "<f4"), 1: ("F16", "<f2"), 30: ("BF16", "<u2")}
 """Formats in GGUF that are numbers as they stand, and how NumPy reads them."""
 _OUTER = {
@@ -41,24 +42,24 @@ _MADE = ("resampler.pos_embed_k",)
 """Sines that llama.cpp reads from the file, and that are computed here."""
 
 
-def find_projector(model: Path, width: int) -> GgufHeader | None:
+def find_projector(model: GgufHeader) -> GgufHeader | None:
     """Return the head of the vision part that lies beside a model's file, the largest of several; None without one.
 
-    Args:
-        model: the language model's file.
-        width: of its embeddings, which those of pictures have to share.
+    It fits if its release has a language model of the same architecture, and embeddings are of the same width.
     """
     found = []
-    for path in sorted(model.parent.glob("*.gguf")):
-        if path == model or "mmproj" not in path.name.lower():
+    width = model.field("embedding_length")
+    for path in sorted(model.path.parent.glob("*.gguf")):
+        if path == model.path or "mmproj" not in path.name.lower():
             continue
         try:
             header = read_header(path)
-            read_version(header)
+            release = read_version(header)
         except ValueError as error:
             logger.warning("%s is not used: %s", path.name, error)
             continue
-        if header.tensors.get("resampler.proj.weight", (0,))[0] == width:
+        fits = model.architecture in _LANGUAGE[release]
+        if fits and header.tensors.get("resampler.proj.weight", (0,))[0] == width:
             found.append(header)
     return max(found, key=lambda header: header.path.stat().st_size, default=None)
 

@@ -190,7 +190,7 @@ class LlamaCppModel:
 
         parts = (self.sight.vpm, self.sight.resampler) if self.sight else ()
         seeing = sum(value.numel() * value.element_size() for part in parts for value in part.parameters())
-        return int(llama_cpp.llama_model_size(self._model)) + seeing
+        return int(llama_cpp.llama_model_size(self._model) + seeing)
 
     def close(self) -> None:
         """Free the weights, and the keys and values."""
