@@ -77,7 +77,7 @@ def test_the_part_beside_a_file_makes_it_see(folder: Path, tmp_path: Path) -> No
     blind, seeing = plan_gguf(open_gguf(alone), 200, None), plan_gguf(checkpoint, 200, None)
     values = sum(int(np.prod(shape)) for shape in checkpoint.projector.tensors.values())
     assert (seeing.other_weights, blind.other_weights) == (4 * values, 0)
-    assert seeing.pictures > 0 == blind.pictures
+    assert seeing.pictures > seeing.picture_cache > 0 == blind.pictures == blind.picture_cache
 
 
 def test_the_part_that_fits_is_taken(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -166,6 +166,26 @@ def test_what_prompts_with_pictures_share_is_not_read_again(engine: Any) -> None
     assert engine.generate(longer, sampling=GREEDY).content == again.content
     other = engine.generate(_talk(_picture(4)), sampling=GREEDY)
     assert other.usage.cached_tokens < 10
+
+
+def test_a_picture_that_was_seen_is_not_run_again(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    encode = engine.model.sight.encode
+
+    def count(pictures: Pictures, cancelled: Any = None) -> Any:
+        counts.append(len(pictures.views))
+        return encode(pictures, cancelled)
+
+    monkeypatch.setattr(engine.model.sight, "encode", count)
+    talk = _talk(_picture(7))
+    first = engine.generate([{"role": "system", "content": "Be brief."}, *talk], sampling=GREEDY)
+    second = engine.generate([{"role": "system", "content": "Say more."}, *talk], sampling=GREEDY)
+    assert second.usage.cached_tokens < first.usage.prompt_tokens // 2
+    assert len(counts) == 1
+    engine._features.clear()
+    engine._prefixes.clear()
+    again = engine.generate([{"role": "system", "content": "Say more."}, *talk], sampling=GREEDY)
+    assert (len(counts), again.content) == (2, second.content)
 
 
 def test_text_alone_is_answered_as_before(engine: Any, reference: Engine) -> None:

@@ -184,7 +184,7 @@ def plan_gguf(
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     hidden = int(header.field("embedding_length"))
     seeing = 4 * sum(map(prod, projector.tensors.values())) if projector else 0
-    pictures = count_pictures(checkpoint, hidden, 4.0).peak
+    pictures = count_pictures(checkpoint, hidden, 4.0)
 
     def make(window: int, chunk: int) -> MemoryPlan:
         return MemoryPlan(
@@ -195,7 +195,8 @@ def plan_gguf(
             states=0,
             logits=4 * chunk * sizes.vocabulary,
             activations=4 * chunk * sizes.width,
-            pictures=pictures,
+            pictures=pictures.peak,
+            picture_cache=pictures.cache,
             embeddings=0,
             runtime=RUNTIME_BYTES,
             context_window=window,
