@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import minicpm_core
+from minicpm_core.checkpoints import load_weights, open_checkpoint
 from minicpm_core.int4 import head
 from minicpm_core.memory import plan
 from tests.toy_families import write_family
@@ -109,7 +111,7 @@ def test_the_state_dict_is_one_matrix_that_loads_again() -> None:
 
 def test_tied_embeddings_and_head_have_the_same_weights() -> None:
     weight = torch.randn(40, 64)
-    tied = head.TiedHead8bit(64, 40, torch.float32)
+    tied = head.Head8bit(64, 40, torch.float32, tied=True)
     embeddings = head.Embedding8bit(torch.nn.Embedding(40, 64), tied, torch.float32)
     embeddings.set_parts(quantize(weight))
     ids = torch.tensor([[3, 39, 3]])
@@ -138,7 +140,8 @@ def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[minicpm_c
 @needs_head
 def test_it_is_loaded_in_place_of_the_16_bit_one(loaded: minicpm_core.Engine) -> None:
     model, tied = loaded.model, loaded.family.name != "minicpm5"
-    assert type(model.lm_head) is (head.TiedHead8bit if tied else head.Head8bit)
+    assert isinstance(model.lm_head, head.Head8bit)
+    assert model.lm_head.tied == tied
     embeddings = model.get_input_embeddings()
     assert isinstance(embeddings, head.Embedding8bit) == tied
     stored = load_file(Path(model.config.name_or_path) / "model.safetensors")
@@ -234,3 +237,47 @@ def test_a_head_that_is_not_finite_is_named(tmp_path: Path) -> None:
     save_file(state, folder / "model.safetensors")
     with pytest.raises(ValueError, match=r"lacks 1 tensors that its config.json asks for, e.g. lm_head\.weight"):
         minicpm_core.load(folder, dtype="float32", quantization="int4")
+
+
+@needs_head
+@pytest.mark.parametrize("family", ["minicpm5", "minicpm"])
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+@pytest.mark.parametrize("embeddings", [True, False])  # saved below the LoRA layers, as PEFT does by default
+def test_lora_lies_over_it(family: str, target: str, embeddings: bool, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    folder = write_family(tmp_path / "model", family)
+    adapt(peft, folder, tmp_path / "adapter", [target], embeddings)
+    found = {}
+    for quantization in ("none", "int4"):
+        with minicpm_core.load(folder, dtype="float32", quantization=quantization, adapter=tmp_path / "adapter") as e:
+            found[quantization] = logits_of(e)
+            e.set_adapter(None)
+            found[quantization + " alone"] = logits_of(e)
+    alone, noise = found["int4 alone"], found["int4 alone"] - found["none alone"]
+    assert (found["int4"] - alone).norm() > 0.2 * alone.norm()
+    assert (found["int4"] - found["none"]).norm() < 2 * noise.norm()
+
+
+@needs_head
+@pytest.mark.parametrize("family", ["minicpm5", "minicpm"])
+def test_adapters_that_replace_it_are_refused(family: str, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    folder = write_family(tmp_path / "model", family)
+    adapt(peft, folder, tmp_path / "adapter", ["q_proj"], False, modules_to_save=["lm_head"])
+    with pytest.raises(ValueError, match=r"does not fit this model: an output head in 8 bits cannot be copied.*merge"):
+        minicpm_core.load(folder, dtype="float32", quantization="int4", adapter=tmp_path / "adapter")
+
+
+def adapt(peft: Any, folder: Path, out: Path, targets: list[str], embeddings: bool, **options: Any) -> None:
+    torch.manual_seed(3)
+    model = load_weights(open_checkpoint(folder), dtype=torch.float32, device="cpu")
+    config = peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft.get_peft_model(model, config).save_pretrained(out, save_embedding_layers=embeddings)
+
+
+def logits_of(engine: minicpm_core.Engine) -> torch.Tensor:
+    with torch.inference_mode():
+        logits: torch.Tensor = engine.model(input_ids=torch.tensor([[0, 30, 41, 52, 63, 30, 7, 99]])).logits
+    return logits

@@ -103,6 +103,12 @@ class EightBit(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EightBit:
         return self
 
+    def __deepcopy__(self, memo: Any) -> EightBit:
+        raise ValueError(
+            "an output head in 8 bits cannot be copied, which an adapter with modules_to_save asks for; load it with "
+            'quantization="none" or "int8", or merge it into the unquantised checkpoint first'
+        )
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         if self.weight is not None:
             destination[prefix + "weight"] = self.dequantize()
@@ -119,11 +125,19 @@ class EightBit(nn.Module):
 
 
 class Head8bit(EightBit, nn.Linear):
-    """The output head for inference on the CPU."""
+    """The output head for inference on the CPU.
 
-    def __init__(self, in_features: int, out_features: int, dtype: Any) -> None:
+    Args:
+        in_features: columns.
+        out_features: rows.
+        dtype: of the weights before they were quantised.
+        tied: it has the embeddings' weights, which are stored under their name, until it is given others.
+    """
+
+    def __init__(self, in_features: int, out_features: int, dtype: Any, *, tied: bool = False) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias=False, device="meta")
         self._prepare(dtype)
+        self.tied = tied
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -146,6 +160,19 @@ class Head8bit(EightBit, nn.Linear):
                 out[:, start : start + len(part)] = (rows @ part.to(rows.dtype).T) * scales
         return out.view(*x.shape[:-1], self.out_features)
 
+    def set_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """Compute with these from now on."""
+        super().set_parts(parts)
+        self.tied = False
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        if not self.tied:
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        if not self.tied or prefix + "weight" in state:
+            super()._load_from_state_dict(state, prefix, *args)
+
     def _multiply_whole(self, x: Tensor) -> Tensor:
         """Return x @ W.T, x [tokens, hidden] taken as two whole numbers, the second for what the first leaves over."""
         scale = (x.abs().amax(-1, keepdim=True) / _LARGEST).clamp_(min=1e-30)
@@ -155,17 +182,6 @@ class Head8bit(EightBit, nn.Linear):
         both = torch._int_mm(torch.cat([whole, rest]).to(torch.int8), self.weight.T)
         out: Tensor = (both[: len(x)] * scale).add_(both[len(x) :] * finer)
         return out.mul_(self.scales)
-
-
-class TiedHead8bit(Head8bit):
-    """A head that has the embeddings' weights, which are stored under their name."""
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        pass
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        if prefix + "weight" in state:
-            super()._load_from_state_dict(state, prefix, *args)
 
 
 class Embedding8bit(EightBit, nn.Embedding):
