@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_minicpm.chat_models import ChatMiniCPM
+    from langchain_minicpm.chat_models import ChatMiniCPM, ChatMiniCPMV
     from langchain_minicpm.embeddings import MiniCPMEmbeddings
     from langchain_minicpm.llms import MiniCPMLLM
     from langchain_minicpm.rag import create_rag_chain
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChatMiniCPM",
+    "ChatMiniCPMV",
     "IndexReport",
     "MiniCPMEmbeddings",
     "MiniCPMLLM",
@@ -36,6 +37,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 _HOMES = {
     "ChatMiniCPM": "langchain_minicpm.chat_models",
+    "ChatMiniCPMV": "langchain_minicpm.chat_models",
     "IndexReport": "minicpm_core.index",
     "MiniCPMEmbeddings": "langchain_minicpm.embeddings",
     "MiniCPMLLM": "langchain_minicpm.llms",

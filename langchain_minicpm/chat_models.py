@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -11,22 +12,25 @@ from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
+from typing_extensions import Self
 
 from langchain_minicpm.answers import ChatChunkWriter, to_chat_result
 from langchain_minicpm.batched_chat import BatchedChatModel
 from langchain_minicpm.batching import Asked, take_seat
 from langchain_minicpm.convert import to_template
 from langchain_minicpm.profiles import read_profile
-from langchain_minicpm.settings import PER_CALL, MiniCPMSettings
+from langchain_minicpm.settings import PER_CALL, MiniCPMSettings, ModelName, model_field
 from langchain_minicpm.structured import Method, SchemaLike, build_structured
 from langchain_minicpm.tools import ToolLike, to_response_format, to_response_schema, to_tool, to_tool_choice
+from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Chunk
 
 if TYPE_CHECKING:
     from langchain_core.language_models import ModelProfile
 
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
+PICTURES = tuple(field.name for field in fields(PictureSettings))
 
 
 class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
@@ -59,6 +63,13 @@ class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
     Reasoning:
         `enable_thinking=True`; it is in `additional_kwargs["reasoning_content"]` and in `content_blocks`.
 
+    Pictures:
+        Where the model can see, contents hold blocks of type image, image_url, video and file (PDFs): LangChain's,
+        OpenAI's or Anthropic's, with a path, URL, base64 text, bytes, PIL image or array. `max_slice_nums`,
+        `downsample_mode`, `use_image_id`, `max_num_frames` and `allow_private_urls` (see
+        `minicpm_core.PictureSettings`) are arguments of the constructor and of a call.
+        `get_num_tokens_from_messages` tells what pictures cost, and runs nothing.
+
     Token usage:
         `message.usage_metadata`, with `cache_read` and `reasoning` details.
 
@@ -70,11 +81,21 @@ class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    per_call: ClassVar[tuple[str, ...]] = (*PER_CALL, *TOOLS)
+    per_call: ClassVar[tuple[str, ...]] = (*PER_CALL, *TOOLS, *PICTURES)
 
     streaming: bool | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
+    max_slice_nums: int | None = None
+    downsample_mode: str | None = None
+    use_image_id: bool | None = None
+    max_num_frames: int | None = None
+    allow_private_urls: bool = False
+
+    @model_validator(mode="after")
+    def _check_pictures(self) -> Self:
+        self._pictures({})
+        return self
 
     def bind_tools(
         self,
@@ -235,8 +256,29 @@ class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
             request.pop("grammar", None)
         return request
 
+    def _pictures(self, options: Mapping[str, Any]) -> PictureSettings | None:
+        chosen = PictureSettings(**{name: options.get(name, getattr(self, name)) for name in PICTURES})
+        return chosen if chosen != PictureSettings() else None
+
     def _check_bound(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return options for `bind`, refusing at once what a call would refuse."""
         given = {name: value for name, value in options.items() if name not in ("ls_structured_output_format", "stop")}
         self._request(None, given)
         return options
+
+
+class ChatMiniCPMV(ChatMiniCPM):
+    """A MiniCPM-V model on this machine: `ChatMiniCPM` with a default model that sees.
+
+    Instantiate:
+        `model = ChatMiniCPMV(memory_limit="6GiB", max_slice_nums=4)`. Default: environment variable
+        MINICPM_VISION_MODEL, or "openbmb/MiniCPM-V-4.6".
+
+    Ask about a picture:
+        `model.invoke([{"role": "user", "content": [{"type": "image", "path": "cat.jpg"}, "What is it?"]}])`
+
+    Read a picture into a class:
+        `model.with_structured_output(Receipt).invoke(...)`; the answer follows the schema.
+    """
+
+    model: ModelName = model_field("MINICPM_VISION_MODEL", "openbmb/MiniCPM-V-4.6")

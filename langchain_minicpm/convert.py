@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +19,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from minicpm_core.images import is_picture, read_image
 from minicpm_core.types import Message
 
 _ROLES: tuple[tuple[type[BaseMessage], str], ...] = (
@@ -48,7 +52,7 @@ def to_template(messages: Sequence[BaseMessage]) -> list[Message]:
 
 
 def _to_turns(message: BaseMessage) -> list[Message]:
-    turn: Message = {"role": _role(message), "content": message.content}
+    turn: Message = {"role": _role(message), "content": _read_parts(message.content)}
     if message.name:
         turn["name"] = message.name
     if isinstance(message, ToolMessage):
@@ -57,7 +61,7 @@ def _to_turns(message: BaseMessage) -> list[Message]:
             turn["status"] = "error"
     if isinstance(message, AIMessage):
         if isinstance(message.content, list):
-            turn["content"] = [part for part in message.content if _kind(part) not in _NOT_SHOWN]
+            turn["content"] = [part for part in turn["content"] if _kind(part) not in _NOT_SHOWN]
         if calls := _tool_calls(message):
             turn["tool_calls"] = calls
     elif isinstance(message, HumanMessage) and isinstance(message.content, list):
@@ -65,16 +69,58 @@ def _to_turns(message: BaseMessage) -> list[Message]:
     return [turn]
 
 
+def to_portable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return the messages with pictures that are objects (PIL images, arrays) as PNG in base64.
+
+    A cache's key is made of the messages' text, in which different objects may look the same.
+    """
+    return [
+        message.model_copy(update={"content": [_to_portable(part) for part in message.content]})
+        if isinstance(message.content, list)
+        else message
+        for message in messages
+    ]
+
+
+def _to_portable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_portable(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_portable(one) for one in value]
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    if not is_picture(value) or isinstance(value, os.PathLike):
+        return value
+    stream = io.BytesIO()
+    read_image(value).save(stream, "PNG", compress_level=1)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
 def _split_results(turn: Message) -> list[Message]:
     """Return Anthropic's results of tools, which are parts of a user's turn, as turns of their own before it."""
     results = [part for part in turn["content"] if _kind(part) == "tool_result"]
     rest = [part for part in turn["content"] if _kind(part) != "tool_result"]
     turns = [
-        {"role": "tool", "content": part.get("content") or "", "tool_call_id": part.get("tool_use_id")}
+        {"role": "tool", "content": _read_parts(part.get("content") or ""), "tool_call_id": part.get("tool_use_id")}
         | ({"status": "error"} if part.get("is_error") else {})
         for part in results
     ]
     return [*turns, {**turn, "content": rest}] if rest or not results else turns
+
+
+def _read_parts(content: Any) -> Any:
+    """Return a content with LangChain's and Google's own kinds of parts as those that the engine knows."""
+    return [_read_part(part) for part in content] if isinstance(content, list) else content
+
+
+def _read_part(part: Any) -> Any:
+    kind = _kind(part)
+    if kind == "text-plain" and part.get("text"):
+        return {"type": "text", "text": part["text"]}
+    if kind == "media":
+        first = str(part.get("mime_type")).partition("/")[0]
+        return {**part, "type": first if first in ("image", "video") else "file"}
+    return part
 
 
 def _role(message: BaseMessage) -> str:
@@ -117,5 +163,5 @@ def _read_arguments(arguments: Any) -> dict[str, Any] | str:
     return value if isinstance(value, dict) else arguments
 
 
-def _kind(part: str | dict[str, Any]) -> str:
-    return "text" if isinstance(part, str) else str(part.get("type"))
+def _kind(part: Any) -> str:
+    return str(part.get("type")) if isinstance(part, dict) else "text"

@@ -29,17 +29,19 @@ def read_profile(settings: MiniCPMSettings) -> ModelProfile | None:
     window = settings.engine.context_window if settings.engine is not None else settings.context_window
     window = window or text_config.get("max_position_embeddings")
     limits: ModelProfile = {"max_input_tokens": window, "max_output_tokens": window} if window else {}
+    sees = checkpoint.family.vision is not None
     return {
         **limits,
         "name": settings.model,
         "open_weights": True,
         "text_inputs": True,
-        "image_inputs": checkpoint.family.vision is not None,
-        "image_url_inputs": False,
+        "image_inputs": sees,
+        "image_url_inputs": sees,
         "audio_inputs": False,
-        "video_inputs": False,
-        "pdf_inputs": False,
-        "image_tool_message": checkpoint.family.vision is not None,
+        "video_inputs": sees,
+        "pdf_inputs": sees,
+        "image_tool_message": sees,
+        "pdf_tool_message": sees,
         "text_outputs": True,
         "reasoning_output": checkpoint.family.thinking,
         "tool_calling": True,

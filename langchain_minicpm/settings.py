@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 from langchain_minicpm.convert import to_template
 from langchain_minicpm.tools import to_tool
+from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Chunk, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -31,6 +32,17 @@ OF_ONE_MODEL = ("adapter", "family", "revision")
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
 PER_CALL = (*SAMPLING, "max_tokens", "enable_thinking", "logprobs", "top_logprobs", "grammar", "model")
 """What a single call may change, besides `stop`."""
+
+
+ModelName = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)]
+
+
+def model_field(variable: str, default: str) -> Any:
+    """Return the field of a model's name, with its default: an environment variable, or a name."""
+    return Field(
+        default_factory=lambda: os.environ.get(variable) or default,
+        validation_alias=AliasChoices("model", "model_name"),
+    )
 
 
 class MiniCPMSettings(BaseModel):
@@ -67,12 +79,7 @@ class MiniCPMSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     per_call: ClassVar[tuple[str, ...]] = PER_CALL
 
-    model: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)] = (
-        Field(
-            default_factory=lambda: os.environ.get("MINICPM_MODEL") or "openbmb/MiniCPM5-1B",
-            validation_alias=AliasChoices("model", "model_name"),
-        )
-    )
+    model: ModelName = model_field("MINICPM_MODEL", "openbmb/MiniCPM5-1B")
     quantization: str | None = "auto"
     dtype: str = "auto"
     device: str = "auto"
@@ -155,10 +162,14 @@ class MiniCPMSettings(BaseModel):
             messages: a conversation.
             tools: those that would be bound; they stand in the prompt too.
         """
-        turns = to_template(messages)
-        if not tools:
-            return self.load_engine().count_tokens(turns)
-        return self.load_engine().count_tokens(turns, tools=[to_tool(tool) for tool in tools])
+        options: dict[str, Any] = {"tools": [to_tool(tool) for tool in tools]} if tools else {}
+        if pictures := self._pictures({}):
+            options["pictures"] = pictures
+        return self.load_engine().count_tokens(to_template(messages), **options)
+
+    def _pictures(self, options: Mapping[str, Any]) -> PictureSettings | None:
+        """Return how pictures are read where a class reads them and a value differs from the checkpoint's."""
+        return None
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
@@ -223,8 +234,11 @@ class MiniCPMSettings(BaseModel):
             "stop": self.stop if stop is None else stop,
             "enable_thinking": options.get("enable_thinking", self.enable_thinking),
         }
-        logprobs = self._logprobs(options)
-        wanted = {"logprobs": logprobs, "grammar": options.get("grammar", self.grammar)}
+        wanted = {
+            "logprobs": self._logprobs(options),
+            "grammar": options.get("grammar", self.grammar),
+            "pictures": self._pictures(options),
+        }
         return request | {name: value for name, value in wanted.items() if value is not None}
 
     def _refuse_unknown(self, options: Mapping[str, Any]) -> None:

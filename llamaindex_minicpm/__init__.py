@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from llamaindex_minicpm.embeddings import MiniCPMEmbedding
     from llamaindex_minicpm.index import MiniCPMIndexRetriever, build_index, load_index
     from llamaindex_minicpm.llms import MiniCPM, MiniCPMLLM
+    from llamaindex_minicpm.multi_modal import MiniCPMMultiModal
     from llamaindex_minicpm.rag import create_chat_engine, create_query_engine
     from llamaindex_minicpm.react import react_grammar
     from llamaindex_minicpm.rerankers import MiniCPMRerank
@@ -22,6 +23,7 @@ __all__ = [
     "MiniCPMEmbedding",
     "MiniCPMIndexRetriever",
     "MiniCPMLLM",
+    "MiniCPMMultiModal",
     "MiniCPMRerank",
     "build_index",
     "create_chat_engine",
@@ -37,6 +39,7 @@ _HOMES = {
     "MiniCPMEmbedding": "llamaindex_minicpm.embeddings",
     "MiniCPMIndexRetriever": "llamaindex_minicpm.index",
     "MiniCPMLLM": "llamaindex_minicpm.llms",
+    "MiniCPMMultiModal": "llamaindex_minicpm.multi_modal",
     "MiniCPMRerank": "llamaindex_minicpm.rerankers",
     "build_index": "llamaindex_minicpm.index",
     "create_chat_engine": "llamaindex_minicpm.rag",

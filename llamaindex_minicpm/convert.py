@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
+    DocumentBlock,
     ImageBlock,
     MessageRole,
     TextBlock,
     ThinkingBlock,
     ToolCallBlock,
+    VideoBlock,
 )
+from llama_index.core.schema import Document, ImageNode
 
 from llamaindex_minicpm.tools import read_arguments
 from minicpm_core.types import Message
@@ -45,15 +48,16 @@ def _to_message(message: ChatMessage) -> Message:
     for block in message.blocks:
         if isinstance(block, TextBlock):
             parts.append({"type": "text", "text": block.text})
-        elif isinstance(block, ImageBlock):
-            parts.append({"type": "image", "image": _read_picture(block), "mime_type": block.image_mimetype})
+        elif isinstance(block, (ImageBlock, VideoBlock, DocumentBlock)):
+            parts.append(_to_part(block))
         elif isinstance(block, ThinkingBlock):
             reasoning.append(block.content or "")
         elif isinstance(block, ToolCallBlock):
             calls.append(_to_call(block.tool_call_id, block.tool_name, block.tool_kwargs))
         else:
             raise ValueError(
-                f"a message holds a block of type {block.block_type!r}; accepted: text, image, thinking, tool_call"
+                f"a message holds a block of type {block.block_type!r}; "
+                "accepted: text, image, video, document, thinking, tool_call"
             )
     calls += _more_calls(message.additional_kwargs, calls)
     only_text = all(part["type"] == "text" for part in parts)
@@ -73,11 +77,51 @@ def _to_message(message: ChatMessage) -> Message:
     return converted
 
 
-def _read_picture(block: ImageBlock) -> Any:
-    """Return bytes (the block keeps them as base64, or in an open file), a path, or the text of a URL."""
-    if block.image is not None:
-        return block.resolve_image().read()
-    return block.path if block.path is not None else str(block.url)
+def show_pictures(messages: list[Message], pictures: Sequence[Any]) -> list[Message]:
+    """Return the messages with pictures in front of the last one's text.
+
+    Args:
+        messages: the engine's, the last one of text only.
+        pictures: ImageDocument, ImageNode, NodeWithScore, ImageBlock, or what `minicpm_core.images.read_image` takes.
+
+    Raises:
+        ValueError: a document or node without a picture.
+    """
+    *others, last = messages
+    parts = [_to_picture(getattr(picture, "node", picture)) for picture in pictures]
+    return [*others, {**last, "content": [*parts, {"type": "text", "text": last["content"]}]}]
+
+
+def _to_picture(picture: Any) -> dict[str, Any]:
+    if isinstance(picture, ImageBlock):
+        return _to_part(picture)
+    if not isinstance(picture, (ImageNode, Document)):
+        return {"type": "image", "image": picture}
+    found = [getattr(picture, name, None) for name in ("image", "image_path", "image_url")]
+    keys = ("base64", "path", "url")
+    given = {key: str(value) for key, value in zip(keys, found, strict=True) if value}
+    if not given and picture.metadata.get("file_path"):
+        given = {"path": str(picture.metadata["file_path"])}
+    return {"type": "image", **dict(list(given.items())[:1])}
+
+
+def _to_part(block: ImageBlock | VideoBlock | DocumentBlock) -> dict[str, Any]:
+    """Return a part with bytes (the block keeps them as base64, or in an open file), a path, or the text of a URL."""
+    kind: str
+    read: Callable[[], Any]
+    if isinstance(block, ImageBlock):
+        kind, data, read, mime_type = "image", block.image, block.resolve_image, block.image_mimetype
+    elif isinstance(block, VideoBlock):
+        kind, data, read, mime_type = "video", block.video, block.resolve_video, block.video_mimetype
+    else:
+        kind, data, read, mime_type = "file", block.data, block.resolve_document, block.document_mimetype
+    source: dict[str, Any]
+    if data is not None:
+        source = {"data": read().read()}
+    else:
+        source = {"path": block.path} if block.path else {"url": str(block.url)}
+    fps = {"fps": block.fps} if isinstance(block, VideoBlock) and block.fps else {}
+    return {"type": kind, "mime_type": mime_type, **source, **fps}
 
 
 def _more_calls(kwargs: dict[str, Any], known: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,7 @@ from llama_index.core.llms.llm import LLM
 from llamaindex_minicpm.convert import to_messages
 from llamaindex_minicpm.limits import plan_limits
 from llamaindex_minicpm.tools import to_tools
+from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Sampling
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ LOAD_ARGUMENTS = (
     "api_key",
 )
 SAMPLING_ARGUMENTS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
+PICTURE_ARGUMENTS = tuple(field.name for field in fields(PictureSettings))
 SHOWN_ARGUMENTS = (*SAMPLING_ARGUMENTS, "max_tokens", "stop", "enable_thinking")
 
 _tokenizer_lock = threading.Lock()  # fast tokenizers are not safe to share between threads
@@ -85,6 +88,11 @@ class EngineFields(LLM):
     )
     logprobs: bool | None = Field(default=None, description="Whether responses tell how likely each token was.")
     top_logprobs: int | None = Field(default=None, ge=0, description="The likeliest tokens to tell in each place.")
+    max_slice_nums: int | None = Field(default=None, description="Most tiles that a picture is cut into.")
+    downsample_mode: str | None = Field(default=None, description='"16x", or "4x" for more tokens of a picture.')
+    use_image_id: bool | None = Field(default=None, description="Whether the prompt numbers pictures.")
+    max_num_frames: int | None = Field(default=None, description="Most frames that are taken from a video's file.")
+    allow_private_urls: bool = Field(default=False, description="Whether URLs may lead into private networks.")
     raw: bool = Field(default=False, description="`complete` continues the prompt as it stands, without template.")
 
     _tokenizer: Any = PrivateAttr(default=None)
@@ -111,6 +119,7 @@ class EngineFields(LLM):
     @model_validator(mode="after")
     def _check(self) -> EngineFields:
         self._sampling({})
+        self._pictures({})
         if isinstance(self.stop, list) and not all(self.stop):
             raise ValueError(f"stop is {self.stop!r}; the texts must not be empty")
         given = [name for name in LOAD_ARGUMENTS if name in self.model_fields_set and getattr(self, name) is not None]
@@ -182,7 +191,8 @@ class EngineFields(LLM):
             if tools:
                 raise ValueError("tools stand in the prompt of a chat; give messages to count them with")
             return engine.count_tokens(text)
-        return engine.count_tokens(to_messages(text), **({"tools": to_tools(tools)} if tools else {}))
+        options: dict[str, Any] = {"tools": to_tools(tools)} if tools else {}
+        return engine.count_tokens(to_messages(text), **options, **self._pictures({}))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text as it stands; loads the tokenizer and no weights."""
@@ -200,6 +210,11 @@ class EngineFields(LLM):
         """Return how tokens are drawn in a call; what is not given is the constructor's."""
         values = {name: self._choose(name, given) for name in SAMPLING_ARGUMENTS}
         return Sampling(**values, max_new_tokens=self._choose("max_tokens", given))
+
+    def _pictures(self, given: Mapping[str, Any]) -> dict[str, PictureSettings]:
+        """Return the engine's option that tells how pictures are read, where a value is not the checkpoint's."""
+        chosen = PictureSettings(**{name: self._choose(name, given) for name in PICTURE_ARGUMENTS})
+        return {"pictures": chosen} if chosen != PictureSettings() else {}
 
     def _choose(self, name: str, given: Mapping[str, Any]) -> Any:
         """Return an argument of a call, or the constructor's where it is not given."""

@@ -22,15 +22,16 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from llama_index.core.llms.llm import default_completion_to_prompt
 
 from llamaindex_minicpm.closing import closes_its_stream, opened
-from llamaindex_minicpm.convert import to_messages
-from llamaindex_minicpm.engine_fields import SHOWN_ARGUMENTS, EngineFields
+from llamaindex_minicpm.convert import show_pictures, to_messages
+from llamaindex_minicpm.engine_fields import PICTURE_ARGUMENTS, SHOWN_ARGUMENTS, EngineFields
 from llamaindex_minicpm.responses import Answer, R, to_chat_response, to_completion_response
 from llamaindex_minicpm.structured import StructuredAnswers
 from llamaindex_minicpm.tools import to_tools
 from minicpm_core.types import Chunk, Prompt
 
 TOOL_ARGUMENTS = ("tools", "tool_choice", "parallel_tool_calls")
-CALL_ARGUMENTS = (*SHOWN_ARGUMENTS, *TOOL_ARGUMENTS, "response_schema", "grammar", "logprobs", "top_logprobs")
+FORM_ARGUMENTS = ("response_schema", "grammar", "logprobs", "top_logprobs")
+CALL_ARGUMENTS = (*SHOWN_ARGUMENTS, *TOOL_ARGUMENTS, *FORM_ARGUMENTS, *PICTURE_ARGUMENTS)
 _IGNORED = ("extra_headers",)  # LlamaIndex's document extractor sends HTTP headers to any model
 
 
@@ -54,6 +55,7 @@ class EngineLLM(EngineFields, StructuredAnswers):
             asked["tool_choice"] = given.get("tool_choice")
         has_form = tools or schema is not None
         asked["grammar"] = given.get("grammar") if has_form else self._choose("grammar", given)
+        asked |= self._pictures(given)
         return options | {name: value for name, value in asked.items() if value is not None}
 
     def _count_logprobs(self, given: dict[str, Any]) -> int | None:
@@ -64,17 +66,32 @@ class EngineLLM(EngineFields, StructuredAnswers):
     def _chat_prompt(self, messages: Sequence[ChatMessage]) -> Prompt:
         """Return the prompt of a chat; the system prompt comes first where the messages bring none."""
         if self.messages_to_prompt not in (None, generic_messages_to_prompt):
+            if lost := [
+                b.block_type for m in messages for b in m.blocks if b.block_type in ("image", "video", "document")
+            ]:
+                raise ValueError(f"messages_to_prompt makes text of messages, and so loses {lost[0]}: leave it out")
             return str(self.messages_to_prompt(messages))
         has_system = any(m.role in (MessageRole.SYSTEM, MessageRole.DEVELOPER) for m in messages)
         return to_messages(messages if has_system else self._extend_messages(list(messages)))
 
-    def _completion_prompt(self, prompt: str, formatted: bool) -> Prompt:
-        """Return one user turn, or the text as it stands when it is formatted already."""
+    def _completion_prompt(self, prompt: str, formatted: bool, given: dict[str, Any]) -> Prompt:
+        """Return one user turn, or the text as it stands when it is formatted already.
+
+        Takes `image_documents` out of the arguments of the call; the pictures stand in front of the text.
+        """
+        pictures = given.pop("image_documents", None)
+        turns: Prompt
         if self.completion_to_prompt not in (None, default_completion_to_prompt) and not formatted:
-            return str(self.completion_to_prompt(prompt))
-        if self.raw or formatted:
-            return prompt
-        return self._chat_prompt([ChatMessage(role=MessageRole.USER, content=prompt)])
+            turns = str(self.completion_to_prompt(prompt))
+        elif self.raw or formatted:
+            turns = prompt
+        else:
+            turns = self._chat_prompt([ChatMessage(role=MessageRole.USER, content=prompt)])
+        if not pictures:
+            return turns
+        if isinstance(turns, str):
+            raise ValueError("image_documents go with a prompt that is a user's turn, not with one that is formatted")
+        return show_pictures(list(turns), pictures)
 
     def _sum(self, prompt: Prompt, given: dict[str, Any]) -> Chunk:
         options = self._options(given)
@@ -117,7 +134,7 @@ class EngineLLM(EngineFields, StructuredAnswers):
             messages: the conversation.
             **kwargs: sampling and length as in the constructor; `tools` with `tool_choice` and `parallel_tool_calls`;
                 `response_schema` (JSON schema or pydantic class), with tools the form of the final answer;
-                `grammar`; `logprobs` and `top_logprobs`.
+                `grammar`; `logprobs` and `top_logprobs`; how pictures are read, as in the constructor.
         """
         return to_chat_response(self._sum(self._chat_prompt(messages), kwargs), model=self._model_name)
 
@@ -129,15 +146,22 @@ class EngineLLM(EngineFields, StructuredAnswers):
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer the prompt as one user turn; `formatted` continues it as it stands."""
-        total = self._sum(self._completion_prompt(prompt, formatted), kwargs)
+        """Answer the prompt as one user turn; `formatted` continues it as it stands.
+
+        Args:
+            prompt: what to ask.
+            formatted: whether it is a whole prompt, which no chat template is put around.
+            **kwargs: as of `chat`, and `image_documents`: pictures to look at (ImageDocument, ImageNode, ImageBlock,
+                paths, URLs, PIL images).
+        """
+        total = self._sum(self._completion_prompt(prompt, formatted, kwargs), kwargs)
         return to_completion_response(total, model=self._model_name)
 
     @closes_its_stream
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Yield the answer so far, with `delta` as its last piece."""
-        text = self._completion_prompt(prompt, formatted)
+        text = self._completion_prompt(prompt, formatted, kwargs)
         return self._stream(text, kwargs, to_completion_response)  # type: ignore[no-any-return]
 
     @llm_chat_callback()
@@ -154,12 +178,12 @@ class EngineLLM(EngineFields, StructuredAnswers):
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Do what `complete` does without blocking the event loop."""
-        total = await self._asum(self._completion_prompt(prompt, formatted), kwargs)
+        total = await self._asum(self._completion_prompt(prompt, formatted, kwargs), kwargs)
         return to_completion_response(total, model=self._model_name)
 
     @closes_its_stream
     @llm_completion_callback()
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """Do what `stream_complete` does without blocking the event loop."""
-        text = self._completion_prompt(prompt, formatted)
+        text = self._completion_prompt(prompt, formatted, kwargs)
         return await self._astream(text, kwargs, to_completion_response)  # type: ignore[no-any-return]

@@ -37,6 +37,7 @@ _PARTS = {
     "logits": "logits",
     "activations": "activations",
     "pictures": "pictures",
+    "picture_cache": "features of pictures",
     "embeddings": "embedding model",
     "runtime": "runtime",
 }

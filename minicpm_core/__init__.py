@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from minicpm_core.engine import Engine, load
     from minicpm_core.int4.export import quantize
     from minicpm_core.memory import MemoryPlan, plan
+    from minicpm_core.ocr import BadBox, TextBox, TextBoxWarning, draw_boxes, merge_lines, parse_boxes, read_text
     from minicpm_core.registry import close_all, shared_engine
     from minicpm_core.retrieval_models import EmbeddingModel, RerankerModel
 
 __all__ = [
+    "BadBox",
     "Chunk",
     "EmbeddingModel",
     "Engine",
@@ -27,15 +29,21 @@ __all__ = [
     "PictureSettings",
     "RerankerModel",
     "Sampling",
+    "TextBox",
+    "TextBoxWarning",
     "TokenLogprob",
     "ToolCall",
     "Usage",
     "close_all",
     "convert",
+    "draw_boxes",
     "load",
     "merge_adapter",
+    "merge_lines",
+    "parse_boxes",
     "plan",
     "quantize",
+    "read_text",
     "shared_engine",
 ]
 
@@ -49,6 +57,13 @@ _HOMES = {
     "MemoryPlan": "memory",
     "plan": "memory",
     "quantize": "int4.export",
+    "BadBox": "ocr",
+    "TextBox": "ocr",
+    "TextBoxWarning": "ocr",
+    "draw_boxes": "ocr",
+    "merge_lines": "ocr",
+    "parse_boxes": "ocr",
+    "read_text": "ocr",
     "close_all": "registry",
     "shared_engine": "registry",
 }

@@ -177,5 +177,6 @@ def _refuse_unused(model: Any, name: str, folder: Path) -> None:
 
     used = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     stored = set(load_peft_weights(str(folder), device="cpu", local_files_only=True))
-    if other := stored ^ used:
+    other = stored ^ used
+    if other and (other := other - (stored & set(model.state_dict()))):  # PEFT saves embeddings below LoRA layers too
         raise ValueError(f"the adapter in {folder} does not fit this model: tensor {min(other)}")

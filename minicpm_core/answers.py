@@ -133,7 +133,7 @@ class Answer:
             self._count += 1
             self._left -= 1
             if token in self._vocabulary.stop_ids:
-                self._finish = "stop"
+                self._finish = "length" if self._guide.is_cut else "stop"
                 return
             with self._vocabulary.lock:
                 text = self._decoder.push(token)

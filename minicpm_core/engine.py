@@ -27,7 +27,7 @@ from minicpm_core.guidance import GrammarTokenizer
 from minicpm_core.memory import MemoryPlan, available_memory, checkpoint_needs, parse_bytes, refuse_if_too_large
 from minicpm_core.messages import check_messages
 from minicpm_core.picture_settings import PictureSettings
-from minicpm_core.plans import AnswerPlan, plan_answer
+from minicpm_core.plans import AnswerPlan, Grammar, plan_answer
 from minicpm_core.prefix import Prefixes
 from minicpm_core.quantization import bitsandbytes_config
 from minicpm_core.rendering import lay_out
@@ -35,6 +35,7 @@ from minicpm_core.templates import render_template
 from minicpm_core.threads import fit_threads
 from minicpm_core.tools import read_tools
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
+from minicpm_core.vision.features import FeatureCache
 from minicpm_core.vision.prompt import Pictures, take_pictures
 from minicpm_core.worker import Worker
 
@@ -67,6 +68,7 @@ class Engine:
         hidden = _hidden_ids(checkpoint.family, tokenizer)
         self._vocabulary = Vocabulary(tokenizer, self._tokenizer_lock, stop_ids, hidden, grammar)
         self._prefixes = Prefixes(memory.context_window)  # the plan has room for so many tokens
+        self._features = FeatureCache(memory.picture_cache)
         self._control = ControlTokens(
             tokenizer,
             template=str(tokenizer.chat_template),
@@ -152,7 +154,7 @@ class Engine:
         tool_choice: Any = "auto",
         parallel_tool_calls: bool = True,
         response_schema: Any = None,
-        grammar: str | None = None,
+        grammar: Grammar | None = None,
         sampling: Sampling | None = None,
         stop: Sequence[str] | None = None,
         enable_thinking: bool | None = None,
@@ -313,6 +315,7 @@ class Engine:
         def switch(cancelled: threading.Event) -> Iterator[Chunk]:
             switch_adapter(self._adapted, name)
             self._prefixes.clear()
+            self._features.clear()
             return iter(())
 
         for _ in self._worker.stream(switch):  # in its turn, so that no answer is begun with one and ended with another
@@ -323,6 +326,7 @@ class Engine:
         self._close()
         self.model = self._adapted = None
         self._prefixes.clear()
+        self._features.clear()
 
     def __enter__(self) -> Engine:
         return self
@@ -334,7 +338,8 @@ class Engine:
         answer = Answer(request, self.family, self._vocabulary)
         ids, pictures = list(request.prompt_ids), request.pictures
         chunk = self._memory.prefill_chunk
-        return generate_chunks(self.model, ids, pictures, answer, cancelled, self._prefixes, prefill_chunk=chunk)
+        kept = self._prefixes, self._features
+        return generate_chunks(self.model, ids, pictures, answer, cancelled, *kept, prefill_chunk=chunk)
 
     def _generate_group(
         self, requests: Sequence[Request], group: Sequence[int], cancelled: threading.Event
@@ -479,5 +484,6 @@ def _stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
 def _hidden_ids(family: Family, tokenizer: Any) -> frozenset[int]:
     """Return the special tokens that are no part of an answer's text; those of reasoning and calls are read as text."""
     seen = family.dialect.write_calls([("f", {"x": "<", "y": 1})]) + "".join("".join(tags) for tags in family.tags)
+    seen += "<ref></ref><box></box>"  # of texts with places (`ocr`)
     added = tokenizer.added_tokens_decoder.items()
     return frozenset(i for i, token in added if token.special and token.content not in seen)

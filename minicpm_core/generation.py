@@ -12,6 +12,7 @@ from minicpm_core.prefix import Prefixes, shared
 from minicpm_core.speculation import Lookup
 from minicpm_core.types import Chunk
 from minicpm_core.vision import Cancelled
+from minicpm_core.vision.features import FeatureCache, mark_slots
 
 
 def generate_chunks(
@@ -21,6 +22,7 @@ def generate_chunks(
     answer: Answer,
     cancelled: threading.Event,
     prefixes: Prefixes | None = None,
+    features: FeatureCache | None = None,
     *,
     prefill_chunk: int = PREFILL_CHUNK,
 ) -> Iterator[Chunk]:
@@ -33,19 +35,20 @@ def generate_chunks(
         answer: the answer in the making.
         cancelled: looked at between two steps.
         prefixes: what earlier requests have read; None computes the whole prompt.
+        features: those of earlier pictures; None keeps none.
         prefill_chunk: prompt tokens per forward pass.
     """
     import torch
 
     prefixes = Prefixes(0) if prefixes is None else prefixes
-    keys = prompt_ids if pictures is None else pictures.mark(prompt_ids)
+    keys = prompt_ids if pictures is None else mark_slots(prompt_ids, pictures, joint=model.joint)
     with torch.inference_mode(), prefixes.open(model, keys) as context:
         answer.cached_tokens = len(context.ids)
         tokens = answer.begin()
         prompt = {"input_ids": torch.tensor([prompt_ids], device=model.device)}
         if pictures is not None and len(context.ids) < pictures.end:
             try:
-                prompt, context.skipped = model.prefill(prompt["input_ids"], pictures, cancelled)
+                prompt, context.skipped = model.prefill(prompt["input_ids"], pictures, cancelled, features)
             except Cancelled:
                 return
         logits = context.prompt[1]

@@ -27,11 +27,13 @@ class Constraint:
         write: makes the grammar (Lark, as llguidance reads it) for answers of about so many tokens.
         opening: the text with which the grammar comes into force; None for the answer's first token.
         forbidden: the opening must not come at all.
+        reserve: the answer ends, wherever the grammar lets it, as soon as no more than so many tokens are left.
     """
 
     write: Callable[[int], str]
     opening: str | None = None
     forbidden: bool = False
+    reserve: int = 0
 
 
 class GrammarTokenizer:
@@ -55,6 +57,11 @@ class GrammarTokenizer:
                     text = _hide_special(self._tokenizer.backend_tokenizer.to_str())
                     self._made = LLTokenizer(text, n_vocab=len(self._tokenizer), eos_token=self._stop_ids)
         return self._made
+
+    @property
+    def stop_id(self) -> int:
+        """A token that ends an answer."""
+        return self._stop_ids[0]
 
     def marker(self, text: str) -> str:
         """Return the Lark expression of a marker: the special token that it is, or else its characters."""
@@ -122,6 +129,7 @@ class Guide:
         self._recent: list[int] = []
         self._waits = False  # the grammar begins with the answer, or with the end of its reasoning
         self.forced_tokens = 0
+        self.is_cut = False  # the answer was ended for want of tokens
 
     @property
     def ended(self) -> bool:
@@ -192,6 +200,9 @@ class Guide:
         import numpy as np
         import torch
 
+        if self._constraint and self._left <= self._constraint.reserve and self._matcher.is_accepting():
+            self.is_cut = True
+            return [self._tokenizer.stop_id]
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, bitorder="little", count=logits.shape[-1]).astype(bool)
         token = sampler.draw(logits, torch.from_numpy(allowed).to(logits.device))

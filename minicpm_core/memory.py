@@ -47,6 +47,7 @@ class MemoryPlan:
         limit: the bytes that all must fit into, None for no limit.
         quantization: of the weights.
         device: "cpu" or "cuda...".
+        picture_cache: features of the pictures that were used last (`vision.features`).
     """
 
     linear_weights: int
@@ -64,6 +65,7 @@ class MemoryPlan:
     limit: int | None = None
     quantization: Quantized = None
     device: str = "cpu"
+    picture_cache: int = 0
 
     @property
     def parts(self) -> dict[str, int]:
@@ -95,6 +97,7 @@ _PARTS = (
     "logits",
     "activations",
     "pictures",
+    "picture_cache",
     "embeddings",
     "runtime",
 )
@@ -205,6 +208,7 @@ class Needs:
             limit=self.limit,
             quantization=form.quantization,
             device=form.device,
+            picture_cache=self.pictures.cache,
         )
 
 
@@ -326,7 +330,9 @@ def plan_published(
 
 def count_published(model: PublishedModel, form: Form) -> WeightBytes:
     """Return the bytes of a published model's weights."""
-    tables = form.plain(model.vocab_size * model.hidden_size) * (1 if model.tie_word_embeddings else 2)
+    tables = form.table(model.vocab_size, model.hidden_size, is_head=True)
+    if not model.tie_word_embeddings:
+        tables += form.table(model.vocab_size, model.hidden_size, is_head=False)
     matrices = model.matrices
     linears = model.num_hidden_layers * sum(form.linear(rows, columns) for rows, columns in matrices)
     return WeightBytes(linears, tables, form.plain(model.norm_weights), max(r * c for r, c in matrices))

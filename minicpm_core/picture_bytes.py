@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minicpm_core.checkpoints import Checkpoint
+from minicpm_core.picture_settings import MERGES
 from minicpm_core.vision import BATCH
 from minicpm_core.vision.minicpmv import read_preprocessor
 from minicpm_core.vision.slicing import SliceRule
@@ -17,6 +18,9 @@ _ROUNDING = 1.13
 """Patches of a view beyond those of a square one: sides are rounded to whole patches (34 * 34 for 32 * 32)."""
 _TOWER, _RESIDUAL = 2, 6
 """Products of the tower's MLP, and copies of its residual stream, that are there together."""
+_QUERIES = 64
+_REMEMBERED = 8
+"""Pictures of the largest kind whose features are kept."""
 _RESAMPLER = 6
 """Copies of all views' features in the resampler: keys and values, padded, and projected."""
 
@@ -28,10 +32,12 @@ class PictureBytes:
     Args:
         peak: of the tower and of what makes tokens of its features.
         token: that each token of the prompt takes more, since its embedding is made beforehand.
+        cache: for the features of pictures that were seen before.
     """
 
     peak: int = 0
     token: int = 0
+    cache: int = 0
 
 
 NO_PICTURES = PictureBytes()
@@ -54,8 +60,14 @@ def count_pictures(checkpoint: Checkpoint, hidden: int, value: float) -> Picture
     width, middle = _sizes(checkpoint.config)
     kept = views * patches * (width + 3 * rule.patch**2)
     tower = min(views, BATCH) * patches * (_TOWER * middle + _RESIDUAL * width)
-    resampler = 0 if vision.module.endswith(".native") else views * patches * hidden * _RESAMPLER
-    return PictureBytes(int((kept + max(tower, resampler)) * value), int(2 * hidden * value))
+    native = vision.module.endswith(".native")
+    resampler = 0 if native else views * patches * hidden * _RESAMPLER
+    tokens = views * (patches // MERGES["16x"] ** 2 if native else int(checkpoint.config.get("query_num") or _QUERIES))
+    return PictureBytes(
+        int((kept + max(tower, resampler)) * value),
+        int(2 * hidden * value),
+        int(_REMEMBERED * tokens * hidden * value),
+    )
 
 
 def _sizes(config: Mapping[str, Any]) -> tuple[int, int]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from minicpm_core.answers import CallReader
     from minicpm_core.dialects import Dialect
 
+Grammar = str | Callable[[Callable[[str], str]], Constraint]
+"""In Lark; or what makes a constraint of `GrammarTokenizer.marker`."""
 _SAFETY = 0.4
 """Of the characters that the tokens left would hold in the prompt's language, those that a grammar may ask for."""
 
@@ -40,7 +42,7 @@ class AnswerPlan:
     required: bool = False
     parallel: bool = True
     schema: Mapping[str, Any] | None = None
-    grammar: str | None = None
+    grammar: Grammar | None = None
     forbidden: bool = False
 
     @property
@@ -65,6 +67,8 @@ class AnswerPlan:
             marker: the Lark expression of a marker text.
             characters: of the prompt per token.
         """
+        if callable(self.grammar):
+            return self.grammar(marker)
         if self.grammar is not None:
             grammar = self.grammar
             return Constraint(lambda tokens: grammar)
@@ -96,7 +100,7 @@ def plan_answer(
     tool_choice: Any,
     parallel_tool_calls: bool,
     response_schema: Any,
-    grammar: str | None,
+    grammar: Grammar | None,
 ) -> AnswerPlan:
     """Read the options of a call.
 

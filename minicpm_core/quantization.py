@@ -6,6 +6,8 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from minicpm_core.quiet import silence_casts
+
 Quantization = Literal["int4", "int8", "none", "auto"]
 _AUTO_BYTES = 1_000_000_000
 """Weights above this size are loaded in int4 by "auto"."""
@@ -72,6 +74,7 @@ def bitsandbytes_config(quantization: Literal["int4", "int8"], *, compute_dtype:
     from transformers import BitsAndBytesConfig
 
     if quantization == "int8":
+        silence_casts()
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(UNQUANTIZED))
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -83,17 +86,29 @@ def bitsandbytes_config(quantization: Literal["int4", "int8"], *, compute_dtype:
 
 
 def unsuitable_modules(tensors: Mapping[str, Any], quantization_config: Any) -> list[str]:
-    """Return the linear layers whose shapes bitsandbytes cannot compute with on every device; they stay in 16 bit.
+    """Return what stays in 16 bit: `UNQUANTIZED` where it lies in the model, and shapes that not every device takes.
 
     Args:
         tensors: name -> something with a `shape`; names end in ".weight".
         quantization_config: what `bitsandbytes_config` returned.
     """
     weights = {name.removesuffix(".weight"): t.shape for name, t in tensors.items() if name.endswith(".weight")}
+    kept = sorted({place for name in weights if (place := _place_of_unquantized(name))})
     if quantization_config.load_in_8bit:  # its input there has four dimensions, of which bitsandbytes takes three
-        return [name for name in weights if name.endswith("kv_b_proj")]
+        return [*kept, *(name for name in weights if name.endswith("kv_b_proj"))]
     rows, columns = _INT4_MULTIPLES
-    return [name for name, shape in weights.items() if len(shape) == 2 and (shape[0] % rows or shape[1] % columns)]
+    shapes = {name: shape for name, shape in weights.items() if len(shape) == 2}
+    return [*kept, *(name for name, shape in shapes.items() if shape[0] % rows or shape[1] % columns)]
+
+
+def _place_of_unquantized(name: str) -> str | None:
+    """Return the path of the module in UNQUANTIZED that holds a layer, None where none does or its name is enough.
+
+    transformers finds the names of modules that are to be skipped at the start and at the end of a layer's path only.
+    """
+    parts = name.split(".")
+    depth = next((i for i, part in enumerate(parts) if part in UNQUANTIZED), 0)
+    return ".".join(parts[: depth + 1]) if 0 < depth < len(parts) - 1 else None
 
 
 def computes_here(quantization_config: Any, tensors: Mapping[str, Any]) -> bool:
@@ -143,6 +158,7 @@ def stored_quantization(config: Mapping[str, Any]) -> Any:
         return None
     from transformers import BitsAndBytesConfig
 
+    silence_casts()
     stored = config["quantization_config"]
     if unknown := set(stored) - _STORED_KEYS:
         raise ValueError(f"quantization_config in config.json has unknown keys: {', '.join(sorted(unknown))}")

@@ -7,6 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def silence_casts() -> None:
+    """Drop what bitsandbytes logs at every call of an int8 layer: that the input is cast. Other lines are kept."""
+    source = logging.getLogger("bitsandbytes.autograd._functions")
+    if _is_no_cast not in source.filters:
+        source.addFilter(_is_no_cast)
+
+
+def _is_no_cast(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("MatMul8bitLt: inputs will be cast")
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hold back transformers' progress bars and advice, and bitsandbytes' about a kernel that it does without."""

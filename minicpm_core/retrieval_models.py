@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
+from minicpm_core.control_tokens import ControlTokens
 from minicpm_core.devices import choose_device, choose_dtype
 from minicpm_core.memory import available_memory, plan_checkpoint, refuse_if_too_large
 from minicpm_core.quantization import bitsandbytes_config
@@ -54,6 +55,7 @@ class _Body:
         refuse_if_too_large(memory, self.name)
         quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=torch_dtype)
         self._tokenizer = load_tokenizer(self._checkpoint)
+        self._control = ControlTokens(self._tokenizer)
         loaded = load_weights(self._checkpoint, dtype=torch_dtype, device=chosen, quantization_config=quantized)
         self.model = loaded.model
 
@@ -72,7 +74,8 @@ class _Body:
         return self._row.instructed.format(query=query, instruction=self._instruction)
 
     def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        """Return the ids of a text, in which names of special tokens are words."""
+        return self._control.encode(self._control.cut(text))[0]
 
     def _hidden(self, inputs: Sequence[list[int]]) -> Iterator[tuple[Any, Any]]:
         """Yield (hidden states [batch, tokens, size] in float32, mask [batch, tokens]), batch by batch, in order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from minicpm_core.checkpoints import Checkpoint
@@ -21,6 +21,8 @@ _TABLES = ("lm_head.weight", "embed_tokens.weight")
 _PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".SCB", ".weight_format")
 """What bitsandbytes stores beside a quantised weight."""
 _STATE = ".quant_state.bitsandbytes__"
+_NESTED = ".nested_quant_map"
+"""Only beside weights whose scales are quantised too, as the layers of minicpm_core.int4 have them."""
 _VIEWING = ("vpm.", "resampler.")
 """Parts of MiniCPM-V 1.0 to 4.5 beside the language model; their audio parts are not loaded."""
 _ROUTERS = (".router.weight", ".mlp.gate.weight")
@@ -34,11 +36,13 @@ class Form:
         quantization: of the linear layers.
         value: bytes of a number that is not quantised.
         device: "cpu" or "cuda...".
+        stock: the layers are bitsandbytes' own also on the CPU.
     """
 
     quantization: Quantized
     value: float = 2.0
     device: str = "cpu"
+    stock: bool = False
 
     def plain(self, elements: int) -> int:
         """Return the bytes of numbers that are not quantised."""
@@ -54,13 +58,29 @@ class Form:
         scales = blocks + 4 * -(blocks // -NESTED_BLOCK) + 4
         return rows * columns // 2 + scales + (2 * blocks if self._has_kernel else 0)
 
+    def table(self, rows: int, columns: int, *, is_head: bool) -> int:
+        """Return the bytes of the embeddings, or of the head or embeddings that are tied to it (`is_head`)."""
+        if is_head and self.quantization == "int4" and self._is_ours and _suits(columns):
+            return rows * columns + 4 * rows
+        return self.plain(rows * columns)
+
+    @property
+    def _is_ours(self) -> bool:
+        return self.device == "cpu" and not self.stock and importlib.util.find_spec("bitsandbytes") is not None
+
     @property
     def _has_kernel(self) -> bool:
-        if self.device != "cpu" or importlib.util.find_spec("bitsandbytes") is None:
+        if not self._is_ours:
             return False
         from minicpm_core.int4.kernel import has_kernel
 
         return has_kernel()
+
+
+def _suits(columns: int) -> bool:
+    from minicpm_core.int4.head import suits
+
+    return suits(columns)
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,8 @@ def count_weights(checkpoint: Checkpoint, config: Any, form: Form) -> WeightByte
     for file in checkpoint.weight_files:
         for name, entry in read_header(file).items():
             stored[name] = StoredTensor(name, entry["dtype"], tuple(entry["shape"]), _unread)
+    if any(_STATE in name for name in stored):
+        form = replace(form, stock=not any(name.endswith(_NESTED) for name in stored))
     family = checkpoint.family
     arrange = family.quantized_arrange if form.quantization and family.quantized_arrange else family.arrange
     tensors = dict(arrange(_unpacked(stored)))
@@ -108,7 +130,7 @@ def _count(tensors: Mapping[str, Any], viewing: Mapping[str, Any], config: Any, 
         shape = tensor.shape
         if name.endswith(_TABLES) and len(shape) == 2:
             is_head = "lm_head" in name
-            tables += 0 if is_head and tied else form.plain(math.prod(shape))
+            tables += 0 if is_head and tied else form.table(shape[0], shape[1], is_head=is_head or tied)
         elif _is_linear(name, shape):
             unsuitable = form.quantization == "int8" and name.endswith("kv_b_proj.weight")
             linears += form.plain(math.prod(shape)) if unsuitable else form.linear(shape[0], shape[1])
@@ -143,7 +165,8 @@ def _count_pickled(checkpoint: Checkpoint, config: Any, form: Form) -> WeightByt
     width = 4 if "32" in str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")) else 2
     elements = sum(file.stat().st_size for file in checkpoint.weight_files) // width
     heads = 1 if config.tie_word_embeddings else 2
-    tables = form.plain(config.vocab_size * config.hidden_size) * heads
+    tables = form.table(config.vocab_size, config.hidden_size, is_head=True)
+    tables += form.plain(config.vocab_size * config.hidden_size) * (heads - 1)
     rest = max(elements - heads * config.vocab_size * config.hidden_size, 0)
     columns = rest // (ROWS * BLOCK) * BLOCK
     return WeightBytes(form.linear(ROWS, columns), tables, 0, config.hidden_size * 4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def open_tensors(files: tuple[Path, ...], *, mapped: bool = True) -> Iterator[Te
 
     Args:
         files: safetensors or pickles.
-        mapped: tensors in safetensors lie in the mapped file; else in memory of their own, which ends with them.
+        mapped: tensors in safetensors lie in one mapping of the file; else each in its own, which ends with the tensor.
 
     Raises:
         ValueError: a file is damaged, or a pickle holds something else than tensors.
@@ -112,19 +113,21 @@ def _open_unmapped(file: Path) -> dict[str, StoredTensor]:
 
 
 def _read_unmapped(file: Path, start: int, name: str, tensor: Mapping[str, Any]) -> Any:
+    """Return a tensor in a mapping of its own: no copy is made, and what was read leaves memory with the tensor."""
     import torch
 
     first, end = tensor["data_offsets"]
-    data = torch.empty(end - first, dtype=torch.uint8)
-    array: Any = data.numpy()
-    view, place = memoryview(array), 0
-    with file.open("rb", buffering=0) as stream:
-        stream.seek(start + first)
-        while place < len(view) and (count := stream.readinto(view[place:])):
-            place += count
-    if place < len(view):
-        raise ValueError(f"{file} became shorter while it was read; tensor {name} is not whole")
-    return data.view(getattr(torch, _DTYPES[tensor["dtype"]])).view(tensor["shape"])
+    kind, shape = getattr(torch, _DTYPES[tensor["dtype"]]), tensor["shape"]
+    if first == end:
+        return torch.empty(shape, dtype=kind)
+    lead = (start + first) % mmap.ALLOCATIONGRANULARITY
+    try:
+        with file.open("rb") as stream:
+            # To be written to, and then copied, since torch warns of memory that is not.
+            data = mmap.mmap(stream.fileno(), lead + end - first, access=mmap.ACCESS_COPY, offset=start + first - lead)
+    except ValueError as error:
+        raise ValueError(f"{file} became shorter while it was read; tensor {name} is not whole") from error
+    return torch.frombuffer(data, dtype=torch.uint8, offset=lead).view(kind).view(shape)
 
 
 def _open_pickle(file: Path) -> dict[str, StoredTensor]:

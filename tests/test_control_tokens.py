@@ -18,8 +18,9 @@ from minicpm_core import Engine
 from minicpm_core.checkpoints import load_tokenizer, open_checkpoint
 from minicpm_core.control_tokens import ControlTokens
 from minicpm_core.families import FAMILIES
+from minicpm_core.retrieval_models import EmbeddingModel
 from minicpm_core.templates import render_template
-from tests.toy_families import CONFIGS
+from tests.toy_families import CONFIGS, write_family
 from tests.toy_minicpmv import write_minicpmv
 from tests.toy_tokenizers import TOKENS, sentence_pieces, write_tokenizer_of
 from tests.toy_vision import write_native
@@ -41,7 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in NAMES:
         folder = tmp_path_factory.mktemp(name)
         if name in NATIVE:
-            write_native(folder, NATIVE[name])
+            write_native(folder, NATIVE[name], weights=False)
         elif name in SEEING:
             write_minicpmv(folder, name.removeprefix("minicpm-v-"))
         else:
@@ -62,7 +63,7 @@ def engines(folders: dict[str, Path]) -> Iterator[dict[str, Engine]]:
 def _open(folder: Path, family: str) -> Engine:
     """Return an engine that encodes and has no weights."""
     checkpoint = open_checkpoint(folder, family=family)
-    room: Any = SimpleNamespace(context_window=100_000)
+    room: Any = SimpleNamespace(context_window=100_000, picture_cache=0)
     return Engine(checkpoint, None, load_tokenizer(checkpoint), room)
 
 
@@ -198,6 +199,26 @@ def test_names_behind_json_escapes_are_found(engines: dict[str, Engine]) -> None
     assert '<![CDATA[<|im_end|>]]></param><param name="<|im_sep|>">[1]' in engine.render(talk)
 
 
+def test_calls_that_cannot_be_read_and_names_in_ids_are_text(engines: dict[str, Engine]) -> None:
+    engine = engines["minicpm5"]
+    call = {"id": "<|im_end|>1", "function": {"name": "f", "arguments": '{"x": "<|im_end|>'}}
+    read = {"id": "</s>2", "function": {"name": "g", "arguments": {}}}
+    talk = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "", "tool_calls": [call, read]},
+        {"role": "tool", "content": "R", "tool_call_id": "</s>2"},
+    ]
+    template = engine.tokenizer.chat_template
+    assert _control(engine, engine.encode(talk))["<|im_end|>"] == 3
+    assert 'f {"x": "<|im_end|>' in engine.render(talk)
+    engine.tokenizer.chat_template = "{{ messages[2].name }} {{ messages[1].tool_calls[0].id }} {{ 'tool' }}"
+    try:
+        assert engine.render(talk) == "g </s>2 tool"  # a result finds the call that it belongs to
+        assert _control(engine, engine.encode(talk)) == {"<s>": 1}
+    finally:
+        engine.tokenizer.chat_template = template
+
+
 def test_a_schema_is_text(engines: dict[str, Engine]) -> None:
     engine = engines["minicpm5"]
     schema = {"type": "object", "properties": {"a": {"type": "string", "description": "<|im_end|>"}}}
@@ -227,11 +248,21 @@ def test_a_picture_in_words_is_none(engines: dict[str, Engine], family: str) -> 
 
     request, harmless = engine.prepare(talk(fake)), engine.prepare(talk("x"))
     slot = engine.tokenizer.convert_tokens_to_ids(markers.slot)
-    taken = [number for start, end in request.pictures.spans for number in request.prompt_ids[start:end]]
     assert len(request.pictures.spans) == len(harmless.pictures.spans) >= 2
-    assert set(taken) == {slot}
-    assert len(taken) == list(request.prompt_ids).count(slot) == list(harmless.prompt_ids).count(slot)
+    for made in (request, harmless):
+        taken = [number for start, end in made.pictures.spans for number in made.prompt_ids[start:end]]
+        assert set(taken) == {slot}
+        assert len(taken) == list(request.prompt_ids).count(slot) == list(harmless.prompt_ids).count(slot)
     assert engine.tokenizer.decode(list(request.prompt_ids), clean_up_tokenization_spaces=False).count(fake) == 3
+
+
+def test_passages_that_are_embedded_hold_no_special_tokens(tmp_path: Path) -> None:
+    model = EmbeddingModel(write_family(tmp_path, "minicpm"), dtype="float32")
+    ids = model._ids("a</s>b<s>")
+    assert not {0, 1} & set(ids)
+    assert model._tokenizer.decode(ids) == "a</s>b<s>"
+    assert model._ids("a b") == model._tokenizer.encode("a b", add_special_tokens=False)
+    assert model.count_tokens("a</s>b<s>") == len(ids)
 
 
 def test_a_seam_that_would_join_its_neighbours_parts_the_text() -> None:

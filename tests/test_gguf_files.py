@@ -142,17 +142,17 @@ def test_an_unknown_way_to_split_words_is_refused(folder: Path, tmp_path: Path) 
 
 
 def test_the_window_is_fitted_to_the_memory(file: Path) -> None:
-    header = read_header(file)
-    whole = plan_gguf(header, None, None)
+    checkpoint = open_gguf(file)
+    whole = plan_gguf(checkpoint, None, None)
     assert (whole.context_window, whole.weights) == (512, file.stat().st_size)
     assert whole.kv_cache == 512 * 2 * 2 * 2 * 2 * 16  # tokens, layers, keys and values, heads, bytes, size
-    tight = plan_gguf(header, 300, None)
-    smallest = plan_gguf(header, 300, tight.total - 1)
+    tight = plan_gguf(checkpoint, 300, None)
+    smallest = plan_gguf(checkpoint, 300, tight.total - 1)
     assert smallest.prefill_chunk == 256
     assert smallest.fits
-    assert not plan_gguf(header, None, 1000).fits
+    assert not plan_gguf(checkpoint, None, 1000).fits
     with pytest.raises(ValueError, match="context_window is 513; this model accepts 1 to 512"):
-        plan_gguf(header, 513, None)
+        plan_gguf(checkpoint, 513, None)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_weights_are_rounded_first_as_transformers_does() -> None:
 
 
 def test_every_chunk_is_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nf4, "_CHUNK", 64 * 5)
+    monkeypatch.setattr(nf4, "CHUNK", 64 * 5)
     weight = random_weight(torch.bfloat16)
     assert torch.equal(layout.in_rows(nf4.quantize_codes(weight, weight.dtype)[0]).view(-1, 1), stock(weight)[0])
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import minicpm_core
+from minicpm_core.files import read_header
 from minicpm_core.int4 import cache
 from tests.toy import write_llama
 from tests.toy_families import write_family
@@ -55,6 +56,31 @@ def test_a_second_load_quantises_nothing(family: str, tmp_path: Path, cached: Pa
     assert logits_of(folder).equal(expected)
     copy = shutil.copytree(folder, tmp_path / "elsewhere")  # found by content
     assert logits_of(copy).equal(expected)
+
+
+@pytest.mark.parametrize(("family", "name"), [("minicpm5", "lm_head"), ("minicpm", "model.embed_tokens")])
+def test_the_copy_holds_the_head_in_8_bits(
+    family: str, name: str, tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import safe_open
+
+    folder = write_family(tmp_path / "model", family)
+    expected = logits_of(folder)
+    (entry,) = cache.entries()
+    with safe_open(entry.file, framework="pt") as stored:
+        rows = stored.get_slice(f"{name}.weight").get_shape()[0]
+        assert stored.get_slice(f"{name}.weight").get_dtype() == "I8"
+        assert stored.get_slice(f"{name}.weight").get_shape() == [rows, 64]
+        assert stored.get_slice(f"{name}.scales").get_shape() == [rows]
+    header = read_header(entry.file)
+    start = entry.file.stat().st_size - max(tensor["data_offsets"][1] for tensor in header.values())
+    assert min(header, key=lambda part: header[part]["data_offsets"][0]) == f"{name}.weight"
+    for part, tensor in header.items():
+        first, end = (start + offset for offset in tensor["data_offsets"])
+        assert first % min(64, (end - first) & (first - end)) == 0, part  # as its size would have it
+    monkeypatch.setattr("minicpm_core.int4.model._FORMAT", "1")  # of copies with a head in 16 bits
+    assert logits_of(folder).equal(expected)
+    assert len(cache.entries()) == 2
 
 
 def test_other_weights_or_another_dtype_are_other_copies(tmp_path: Path, cached: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 import minicpm_core
 from minicpm_core.memory import plan
 from tests.toy_families import CONFIGS, write_family
+from tests.toy_vision import write_native
 
 pytest.importorskip("bitsandbytes")
 
 IDS = [[0, 30, 41, 52, 63, 30, 7, 99, 120, 31, 12, 44]]
-SIXTEEN_BIT = ("lm_head", "embed_tokens", "norm", "router")
+UNQUANTISED = ("embed_tokens", "norm", "router")
 
 
 def logits_of(engine: minicpm_core.Engine) -> Any:
@@ -29,13 +31,17 @@ def logits_of(engine: minicpm_core.Engine) -> Any:
 def test_int4_makes_the_layers_small_and_leaves_the_rest(family: str, tmp_path: Path) -> None:
     import torch
 
+    from minicpm_core.int4.head import suits
+
     folder = write_family(tmp_path, family, intermediate_size=128)
     with minicpm_core.load(folder, dtype="float32") as engine:
         plain, expected = engine.model.get_memory_footprint(), logits_of(engine)
     with minicpm_core.load(folder, dtype="float32", quantization="int4") as engine:
         kinds = {name: parameter.dtype for name, parameter in engine.model.named_parameters()}
+        head = "lm_head.weight" if "lm_head.weight" in kinds else "model.embed_tokens.weight"  # tied
+        assert kinds.pop(head) is (torch.int8 if suits(64) else torch.float32)
         for name, dtype in kinds.items():
-            if any(part in name for part in SIXTEEN_BIT):
+            if any(part in name for part in UNQUANTISED):
                 assert dtype is torch.float32, name
         quantised = {name for name, dtype in kinds.items() if dtype is torch.uint8}
         assert any("self_attn" in name for name in quantised)
@@ -102,3 +108,28 @@ def test_other_methods_are_refused_with_what_works(stored: Any, sentence: str, t
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": stored}))
     with pytest.raises(ValueError, match=sentence):
         minicpm_core.load(folder)
+
+
+@pytest.mark.parametrize("name", ["minicpmv4_6", "minicpm_ocr"])
+@pytest.mark.parametrize("quantization", ["int4", "int8"])
+def test_what_sees_stays_as_it_is(name: str, quantization: str, tmp_path: Path) -> None:
+    import torch
+
+    with minicpm_core.load(write_native(tmp_path, name), dtype="float32", quantization=quantization) as engine:
+        kinds = {
+            f"{place}.{part}": parameter.dtype
+            for place, module in engine.model.named_modules()
+            for part, parameter in module.named_parameters(recurse=False)
+        }
+        sees = {place: dtype for place, dtype in kinds.items() if ".vision_tower." in place or ".merger." in place}
+        assert len(sees) >= 20
+        assert set(sees.values()) == {torch.float32}
+        assert {torch.int8 if quantization == "int8" else torch.uint8} <= set(kinds.values())
+
+
+def test_int8_logs_no_line_per_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with minicpm_core.load(write_family(tmp_path, "minicpm"), dtype="float32", quantization="int8") as engine:
+        assert logits_of(engine).isfinite().all()
+    assert not [record for record in caplog.records if record.name.startswith("bitsandbytes")]
+    logging.getLogger("bitsandbytes.autograd._functions").warning("something else")
+    assert [record.message for record in caplog.records if record.name.startswith("bitsandbytes")] == ["something else"]

@@ -170,9 +170,7 @@ def test_reference_answer_through_the_public_path(case: Case) -> None:
 
 def _stream_text(engine: Engine, tokens: list[int]) -> str:
     """Return what the tokens are in a stream; random ones are seldom whole characters, so that a whole text differs."""
-    added = engine.tokenizer.added_tokens_decoder
-    hidden = {i for i, token in added.items() if token.special and token.content not in ("<think>", "</think>")}
-    decoder = TokenDecoder(engine.tokenizer, hidden)
+    decoder = TokenDecoder(engine.tokenizer, engine._vocabulary.hidden_ids)
     return "".join(decoder.push(token) for token in tokens) + decoder.flush()
 
 

@@ -69,13 +69,13 @@ def tokenizer_fields(folder: Path, pre: str = "gpt-2") -> dict[str, Any]:
 
 
 def convert(folder: Path, path: Path, **changes: Any) -> Path:
-    """Write the checkpoint in `folder` (of `toy.write_llama`) as a GGUF file; `changes` replace fields."""
+    """Write the Llama in `folder` (of `toy.write_llama`, or in a MiniCPM-V 4.0) as GGUF; `changes` replace fields."""
     from safetensors.numpy import load_file
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     size = config["hidden_size"] // heads
-    weights = load_file(folder / "model.safetensors")
+    weights = {name.removeprefix("llm."): value for name, value in load_file(folder / "model.safetensors").items()}
     parts = {
         "self_attn.q_proj": "attn_q",
         "self_attn.k_proj": "attn_k",
@@ -99,7 +99,7 @@ def convert(folder: Path, path: Path, **changes: Any) -> Path:
                 count = heads if ours == "attn_q" else kv_heads
                 array = array.reshape(count, 2, size // 2, -1).swapaxes(1, 2).reshape(array.shape)
             tensors[f"blk.{layer}.{ours}.weight"] = array
-    template = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["chat_template"]
+    names = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     fields: dict[str, Any] = {
         "general.architecture": "llama",
         "general.name": "Toy",
@@ -113,6 +113,63 @@ def convert(folder: Path, path: Path, **changes: Any) -> Path:
         "llama.attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
         "llama.rope.dimension_count": size,
         "llama.rope.freq_base": float((config.get("rope_parameters") or config)["rope_theta"]),
-        "tokenizer.chat_template": template,
+        **({"tokenizer.chat_template": names["chat_template"]} if "chat_template" in names else {}),
     }
     return write_gguf(path, fields | tokenizer_fields(folder) | changes, tensors)
+
+
+def write_mmproj(folder: Path, path: Path, *, version: int = 5, up: str = "ffn_down", **changes: Any) -> Path:
+    """Write the vision part of the checkpoint in `folder` (of `toy_minicpmv`, 2.5 and later).
+
+    Args:
+        folder: the checkpoint.
+        path: the file.
+        version: clip.minicpmv_version.
+        up: the name of the first matrix of the MLP, which the converter of MiniCPM-V called "ffn_down" at first.
+        **changes: fields to replace.
+    """
+    from safetensors.numpy import load_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    down = "ffn_up" if up == "ffn_down" else "ffn_down"
+    names = [
+        ("vpm.embeddings.patch_embedding", "v.patch_embd"),
+        ("vpm.embeddings.position_embedding", "v.position_embd"),
+        ("vpm.post_layernorm", "v.post_ln"),
+        ("vpm.encoder.layers", "v.blk"),
+        ("self_attn.out_proj", "attn_out"),
+        *[(f"self_attn.{part}_proj", f"attn_{part}") for part in "qkv"],
+        ("layer_norm", "ln"),
+        ("mlp.fc1", up),
+        ("mlp.fc2", down),
+        ("kv_proj", "kv"),
+        ("attn.out_proj", "attn.out"),
+    ]
+    tensors: dict[str, Any] = {}
+    for name, array in load_file(folder / "model.safetensors").items():
+        if name.startswith("llm."):
+            continue
+        for theirs, ours in names:
+            name = name.replace(theirs, ours)
+        if "in_proj_" in name:
+            parts = zip("qkv", array.reshape(3, -1, *array.shape[1:]), strict=True)
+            tensors |= {name.replace("in_proj_", f"{part}."): value for part, value in parts}
+        elif name == "resampler.proj":
+            tensors |= {"resampler.proj.weight": array.T, "resampler.pos_embed_k": array[:2]}
+        else:
+            tensors[name] = array
+    vision = config["vision_config"]
+    sizes = {
+        "image_size": config["slice_config"]["scale_resolution"],
+        "patch_size": vision["patch_size"],
+        "embedding_length": tensors["v.post_ln.weight"].shape[0],
+        "feed_forward_length": tensors[f"v.blk.0.{up}.weight"].shape[0],
+        "block_count": vision["num_hidden_layers"],
+        "attention.head_count": vision["num_attention_heads"],
+        "attention.layer_norm_epsilon": 1e-6,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    fields = {"general.architecture": "clip", "clip.projector_type": "resampler", "clip.minicpmv_version": version}
+    fields |= {f"clip.vision.{name}": value for name, value in sizes.items()}
+    return write_gguf(path, fields | changes, tensors)

@@ -27,8 +27,8 @@ TEMPLATE = (
 CLASSES = {"minicpmv4_6": "MiniCPMV4_6", "minicpmv4_7": "MiniCPMV4_7", "minicpm_ocr": "MiniCPMOcr"}
 
 
-def write_native(folder: Path, model_type: str, *, seed: int = 0, **preprocessor: Any) -> Path:
-    """Write a random MiniCPM-V 4.6, 4.7 or OCR checkpoint."""
+def write_native(folder: Path, model_type: str, *, seed: int = 0, weights: bool = True, **preprocessor: Any) -> Path:
+    """Write a random MiniCPM-V 4.6, 4.7 or OCR checkpoint; without `weights` what encoding needs."""
     import torch
     import transformers
 
@@ -79,12 +79,15 @@ def write_native(folder: Path, model_type: str, *, seed: int = 0, **preprocessor
     prefix = CLASSES[model_type]
     torch.manual_seed(seed)
     config = getattr(transformers, f"{prefix}Config")(**whole)
-    model = getattr(transformers, f"{prefix}ForConditionalGeneration")(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() >= 2:
-                parameter.normal_(0, 0.2)
-    model.save_pretrained(folder)
+    if weights:
+        model = getattr(transformers, f"{prefix}ForConditionalGeneration")(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() >= 2:
+                    parameter.normal_(0, 0.2)
+        model.save_pretrained(folder)
+    else:
+        config.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(
         json.dumps({"scale_resolution": 112, "max_slice_nums": 6, "patch_size": 14} | preprocessor), encoding="utf-8"
     )

@@ -12,6 +12,7 @@ from typing import Any
 from minicpm_core.checkpoints import Checkpoint
 from minicpm_core.families import FAMILIES, Family, find_family
 from minicpm_core.gguf.header import GgufHeader, read_header
+from minicpm_core.gguf.mmproj import find_projector, read_version, read_vision_config
 
 _TEXT = ("llama", "minicpm", "minicpm3")
 """Architectures whose names in GGUF are those of config.json."""
@@ -24,9 +25,11 @@ class GgufCheckpoint(Checkpoint):
 
     Args:
         header: what the file tells about itself.
+        projector: the head of the vision part beside it, None where the model reads text only.
     """
 
     header: GgufHeader = field(kw_only=True)
+    projector: GgufHeader | None = field(default=None, kw_only=True)
 
     @property
     def chat_template(self) -> str:
@@ -60,8 +63,12 @@ def open_gguf(model: str | Path, family: str | None = None) -> GgufCheckpoint:
     if header.field("block_count") is None or "token_embd.weight" not in header.tensors:
         raise ValueError(f"{path} holds no language model (architecture {header.architecture!r})")
     config = read_config(header)
-    row = _find_row(header, config, family)
-    return GgufCheckpoint(str(model), path.parent, config, replace(row, vision=None), header=header)
+    projector = find_projector(header)
+    row = _find_row(header, config, family, projector)
+    if projector is None or row.vision is None:
+        return GgufCheckpoint(str(model), path.parent, config, replace(row, vision=None), header=header)
+    config |= read_vision_config(projector)
+    return GgufCheckpoint(str(model), path.parent, config, row, header=header, projector=projector)
 
 
 def read_template(header: GgufHeader) -> str:
@@ -90,6 +97,11 @@ def read_config(header: GgufHeader) -> dict[str, Any]:
     return config
 
 
+def read_embedding_scale(header: GgufHeader) -> float:
+    """Return the number by which llama.cpp multiplies what a model reads (src/models, hparams.f_embedding_scale)."""
+    return float(header.field("embedding_scale", 12.0 if header.architecture in ("minicpm", "minicpm3") else 0)) or 1.0
+
+
 def stop_ids(header: GgufHeader) -> list[int]:
     """Return the ids of the tokens that the file says end a turn or a text."""
     names = ("eos_token_id", "eot_token_id", "eos_token_ids")
@@ -100,14 +112,17 @@ def stop_ids(header: GgufHeader) -> list[int]:
     return sorted(ids)
 
 
-def _find_row(header: GgufHeader, config: Mapping[str, Any], family: str | None) -> Family:
+def _find_row(
+    header: GgufHeader, config: Mapping[str, Any], family: str | None, projector: GgufHeader | None
+) -> Family:
     template = read_template(header)
     if family is not None:
         return find_family(config, template, family)
     names = [str(header.metadata.get(f"general.{key}", "")) for key in ("name", "basename", "finetune")]
     seeing = _SEEING.search(" ".join([*names, header.path.name]))
-    if seeing:
-        version = f"minicpm-v-{seeing[1]}.{seeing[2]}"
+    told = read_version(projector) if projector else f"{seeing[1]}.{seeing[2]}" if seeing else None
+    if told:
+        version = f"minicpm-v-{told}"
         if any(row.name == version for row in FAMILIES):
             return find_family(config, template, version)
     if header.architecture in _TEXT:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from minicpm_core.answers import Request
 from minicpm_core.devices import choose_device
 from minicpm_core.engine import Engine
-from minicpm_core.gguf.checkpoint import GgufCheckpoint, open_gguf
+from minicpm_core.gguf.checkpoint import GgufCheckpoint, open_gguf, read_embedding_scale
 from minicpm_core.gguf.header import GgufHeader
 from minicpm_core.gguf.installation import check_installation
+from minicpm_core.gguf.mmproj import load_projector
 from minicpm_core.gguf.model import LastText, LlamaCppModel
 from minicpm_core.gguf.tokenizer import read_tokenizer
 from minicpm_core.memory import (
@@ -25,6 +27,7 @@ from minicpm_core.memory import (
     parse_bytes,
     refuse_if_too_large,
 )
+from minicpm_core.picture_bytes import count_pictures
 from minicpm_core.threads import fit_threads
 
 logger = logging.getLogger(__name__)
@@ -106,7 +109,7 @@ def load_gguf(
     tokenizer = read_tokenizer(checkpoint)
     chosen = choose_device(device)
     limit = memory_limit if memory_limit is not None else available_memory(chosen)
-    memory = plan_gguf(checkpoint.header, context_window, limit, device=chosen)
+    memory = plan_gguf(checkpoint, context_window, limit, device=chosen)
     refuse_if_too_large(memory, checkpoint.name)
     check_installation(checkpoint.header.path)
     offloads = chosen.startswith("cuda") and _offloads()
@@ -122,6 +125,9 @@ def load_gguf(
         threads=torch.get_num_threads(),
         gpu_layers=-1 if offloads else 0,
     )
+    if checkpoint.projector:
+        made.sight = load_projector(checkpoint, made)
+        made.feature_scale = read_embedding_scale(checkpoint.header)
     own, other = tokenizer.encode(_SAMPLE, add_special_tokens=False), made.tokenize(_SAMPLE)
     if own != other:
         logger.warning("%s: the tokenizer differs from llama.cpp's on a sample; %s, %s", model, own, other)
@@ -157,12 +163,12 @@ class _Sizes:
 
 
 def plan_gguf(
-    header: GgufHeader, context_window: int | None, memory_limit: int | str | None, *, device: str = "cpu"
+    checkpoint: GgufCheckpoint, context_window: int | None, memory_limit: int | str | None, *, device: str = "cpu"
 ) -> MemoryPlan:
-    """Return what a GGUF file needs: itself, a cache in 16 bits, and llama.cpp's buffers for one pass.
+    """Return what a GGUF file needs: itself, a cache in 16 bits, llama.cpp's buffers for one pass, and its vision part.
 
     Args:
-        header: of the file.
+        checkpoint: the open file.
         context_window: tokens; None takes the model's own, or the largest that fits.
         memory_limit: bytes, or such as "4GiB".
         device: where it will run.
@@ -170,22 +176,27 @@ def plan_gguf(
     Raises:
         ValueError: a context window that the model does not have.
     """
+    header, projector = checkpoint.header, checkpoint.projector
     longest = int(header.field("context_length", 0)) or MIN_CONTEXT
     if context_window is not None and not 1 <= context_window <= longest:
         raise ValueError(f"context_window is {context_window}; this model accepts 1 to {longest} tokens")
     sizes, file = _Sizes.read(header), header.path.stat().st_size
     limit = None if memory_limit is None else parse_bytes(memory_limit)
+    hidden = int(header.field("embedding_length"))
+    seeing = 4 * sum(map(prod, projector.tensors.values())) if projector else 0
+    pictures = count_pictures(checkpoint, hidden, 4.0)
 
     def make(window: int, chunk: int) -> MemoryPlan:
         return MemoryPlan(
             linear_weights=file,
             table_weights=0,
-            other_weights=0,
+            other_weights=seeing,
             kv_cache=sizes.cache * window,
             states=0,
             logits=4 * chunk * sizes.vocabulary,
             activations=4 * chunk * sizes.width,
-            pictures=0,
+            pictures=pictures.peak,
+            picture_cache=pictures.cache,
             embeddings=0,
             runtime=RUNTIME_BYTES,
             context_window=window,
@@ -210,5 +221,5 @@ def gguf_limits(
     """Return (context window, recommended length of an answer) in tokens, from the head of the file."""
     checkpoint, chosen = open_gguf(model, family), choose_device(device)
     limit = memory_limit if memory_limit is not None else available_memory(chosen)
-    memory = plan_gguf(checkpoint.header, context_window, limit, device=chosen)
+    memory = plan_gguf(checkpoint, context_window, limit, device=chosen)
     return memory.context_window, checkpoint.family.sampling.max_new_tokens

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicpm_core.prefix import Context, Prefixes, shared
+
+if TYPE_CHECKING:
+    from minicpm_core.vision.prompt import Pictures
 
 
 class LlamaCppModel:
@@ -56,6 +61,11 @@ class LlamaCppModel:
         self._width = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
         self._cells = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(batch, 0, 1)
+        self._embedding_width = int(llama_cpp.llama_model_n_embd(self._model))
+        self.sight: Any = None
+        """What reads pictures (`vision.model.VisionLanguageModel`), None for a model that reads text only."""
+        self.feature_scale = 1.0
+        """By which llama.cpp multiplies all embeddings, though features of pictures stay as they are."""
         recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         self.can_rewind = not recurrent
         """Whether it can forget the end of a text; the states of linear attention cannot."""
@@ -66,27 +76,92 @@ class LlamaCppModel:
         Raises:
             RuntimeError: llama.cpp failed.
         """
+        batch = self._batch
+        assert batch is not None
+
+        def put(n: int, token: int) -> None:
+            batch.token[n] = token
+
+        return self._decode(batch, ids, put, start, rows)
+
+    def read_features(self, features: Any, start: int, rows: int) -> Any:
+        """Do what `read` does with features of pictures, [tokens, width]."""
+        import ctypes
+
+        import llama_cpp
+        import numpy as np
+
+        values = np.ascontiguousarray(features, np.float32)
+        batch = llama_cpp.llama_batch_init(self._batch_size, self._embedding_width, 1)
+        size = 4 * self._embedding_width
+
+        def put(n: int, row: Any) -> None:
+            ctypes.memmove(ctypes.addressof(batch.embd.contents) + n * size, row.ctypes.data, size)
+
+        try:
+            return self._decode(batch, list(values), put, start, rows)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+
+    def _decode(self, batch: Any, items: Sequence[Any], put: Callable[[int, Any], None], start: int, rows: int) -> Any:
         import llama_cpp
         import numpy as np
         import torch
 
-        batch, found = self._batch, []
-        assert batch is not None
-        for first in range(0, len(ids), self._batch_size):
-            part = ids[first : first + self._batch_size]
+        found = []
+        for first in range(0, len(items), self._batch_size):
+            part = items[first : first + self._batch_size]
             batch.n_tokens = len(part)
             wanted = []
-            for n, token in enumerate(part):
-                batch.token[n], batch.pos[n] = token, start + first + n
+            for n, item in enumerate(part):
+                put(n, item)
+                batch.pos[n] = start + first + n
                 batch.n_seq_id[n], batch.seq_id[n][0] = 1, 0
-                batch.logits[n] = first + n >= len(ids) - rows
+                batch.logits[n] = first + n >= len(items) - rows
                 wanted += [n] if batch.logits[n] else []
             if code := llama_cpp.llama_decode(self._context, batch):
                 raise RuntimeError(f"llama.cpp could not read {len(part)} tokens behind {start + first} (code {code})")
             for n in wanted:  # llama.cpp writes the next logits to the same place
                 row = llama_cpp.llama_get_logits_ith(self._context, n)
                 found.append(np.ctypeslib.as_array(row, (self._width,)).copy())
-        return torch.from_numpy(np.stack(found))
+        return torch.from_numpy(np.stack(found)) if found else None
+
+    @property
+    def joint(self) -> bool:
+        """Whether a picture's features depend on the others of its prompt."""
+        return bool(self.sight.joint)
+
+    def prefill(
+        self, input_ids: Any, pictures: Pictures, cancelled: threading.Event | None = None, cache: Any = None
+    ) -> tuple[dict[str, Any], int]:
+        """Return the prompt's ids, and where slots are, features in their stead; no positions are skipped.
+
+        Args:
+            input_ids: [1, tokens].
+            pictures: with spans in token ids.
+            cancelled: looked at before each batch of views.
+            cache: features of earlier pictures (`vision.features.FeatureCache`).
+
+        Raises:
+            Cancelled: it was set.
+        """
+        import torch
+
+        def encode(new: Pictures) -> Any:
+            return self.sight.encode(new, cancelled)
+
+        found = encode(pictures) if cache is None else cache.encode(pictures, encode, joint=self.joint)
+        features = torch.zeros(1, input_ids.shape[1], self._embedding_width)
+        seen = torch.zeros(1, input_ids.shape[1], dtype=torch.bool)
+        for (start, end), tokens in zip(pictures.spans, found, strict=True):
+            if end - start != len(tokens):
+                raise ValueError(
+                    f"a picture has {len(tokens)} feature tokens and its placeholder {end - start} token ids: the "
+                    "file's tokenizer does not keep the placeholder's text as one token each; convert the model again"
+                )
+            features[0, start:end] = tokens.float() / self.feature_scale
+            seen[0, start:end] = True
+        return {"input_ids": input_ids, "features": features, "seen": seen}, 0
 
     def cut(self, length: int) -> bool:
         """Forget all behind the first `length` tokens of the text; tell whether the model can."""
@@ -110,10 +185,12 @@ class LlamaCppModel:
         return list(room[: max(count, 0)])
 
     def get_memory_footprint(self) -> int:
-        """Return the bytes of the weights."""
+        """Return the bytes of the weights, those that read pictures included."""
         import llama_cpp
 
-        return int(llama_cpp.llama_model_size(self._model))
+        parts = (self.sight.vpm, self.sight.resampler) if self.sight else ()
+        seeing = sum(value.numel() * value.element_size() for part in parts for value in part.parameters())
+        return int(llama_cpp.llama_model_size(self._model) + seeing)
 
     def close(self) -> None:
         """Free the weights, and the keys and values."""
@@ -125,7 +202,7 @@ class LlamaCppModel:
             llama_cpp.llama_free(self._context)
         if self._model:
             llama_cpp.llama_model_free(self._model)
-        self._model = self._context = self._batch = None
+        self._model = self._context = self._batch = self.sight = None
 
 
 class LastText(Prefixes):
@@ -169,8 +246,21 @@ class LlamaCppContext(Context):
 
     def read(self, ids: Sequence[int], inputs: dict[str, Any] | None = None, *, rows: int = 1) -> Any:
         """Let the model read on, and return the logits of the last `rows` tokens, [rows, vocabulary]."""
-        logits = self._model.read(ids, len(self.ids), rows)
-        self.ids += ids
+        if inputs is None or "features" not in inputs:
+            logits = self._model.read(ids, len(self.ids), rows)
+            self.ids += ids
+            return logits
+        tokens, seen = inputs["input_ids"][0].tolist(), inputs["seen"][0].tolist()
+        at = 0
+        for feature, group in groupby(seen):
+            end = at + len(list(group))
+            wanted = rows if end == len(ids) else 0
+            if feature:
+                logits = self._model.read_features(inputs["features"][0, at:end].numpy(), len(self.ids), wanted)
+            else:
+                logits = self._model.read(tokens[at:end], len(self.ids), wanted)
+            self.ids += ids[at:end]
+            at = end
         return logits
 
     def forget(self, count: int) -> None:

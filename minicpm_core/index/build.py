@@ -187,7 +187,7 @@ class _Build:
                     unchanged.append(source)
                     continue
                 parts = read_parts(data, file.suffix)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, ImportError) as error:
                 reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
                 kept = "; what was indexed of it earlier is kept" if row else ""
                 self.failed.append(FailedFile(source, reason + kept))
@@ -196,12 +196,14 @@ class _Build:
             if row is not None:
                 self.writer.remove(str(file))
             entry = FileRow(str(file), source, digest, self.splitting, 0, stat.st_size, stat.st_mtime)
+            before = pace.chunks
             for chunks, share in self.writer.store(entry, parts.pages):
                 pace.chunks += chunks
                 self._report(pace.at(done, share))
             self.failed += [FailedFile(f"{source}/{member}", reason) for member, reason in parts.failed]
             pace.end_file(source)
-            (updated if row else added).append(source)
+            if pace.chunks > before:
+                (updated if row else added).append(source)
         if sources:
             self._report(pace.at(len(sources)))
         return added, updated, unchanged

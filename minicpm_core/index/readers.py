@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
+from minicpm_core.index.archive import Archive, Member
+from minicpm_core.index.epub import read_epub
 from minicpm_core.index.html import find_charset, read_html
-from minicpm_core.index.outline import Page, chapter_headings, markdown_headings
+from minicpm_core.index.office import read_docx, read_pptx
+from minicpm_core.index.outline import Page, chapter_headings, code_headings, markdown_headings
 from minicpm_core.index.pdf import read_pdf_pages
+from minicpm_core.index.pdf_outline import read_pdf_headings
+from minicpm_core.index.tables import read_csv, read_xlsx
 from minicpm_core.index.text_encoding import decode
 
 MAX_FILE_BYTES = 200 * 1024 * 1024
@@ -19,7 +24,9 @@ _FRONT_MATTER = re.compile(
 
 
 def _read_pdf(data: bytes) -> list[Page]:
-    pages = [Page(n, text) for n, text in enumerate(read_pdf_pages(data), start=1)]
+    texts = read_pdf_pages(data)
+    headings = read_pdf_headings(data, texts)
+    pages = [Page(n + 1, text, found) for n, (text, found) in enumerate(zip(texts, headings, strict=True))]
     if not any(page.text for page in pages):
         raise ValueError(
             "has no text layer (pages as pictures are not read yet); run it through text recognition (OCR)"
@@ -43,21 +50,40 @@ def _read_html(data: bytes) -> list[Page]:
     return [Page(None, *read_html(decode(data, declared=find_charset(data))))]
 
 
+def _read_code(data: bytes) -> list[Page]:
+    text = decode(data)
+    return [Page(None, text, code_headings(text), by_line=True)]
+
+
+_CODE = (
+    "py pyi ipynb js jsx mjs ts tsx java kt kts scala groovy c h cc cpp cxx hpp cs go rs rb php swift m mm r jl lua pl "
+    "pm dart ex exs erl hs ml fs clj sh bash zsh ps1 bat sql css scss vue svelte json jsonl yaml yml toml ini cfg conf "
+    "xml proto graphql cmake gradle tf"
+)
+_TEXT = "txt text log rst tex org adoc srt vtt"
 READERS: Mapping[str, Callable[[bytes], list[Page]]] = {
     ".pdf": _read_pdf,
-    ".txt": _read_text,
-    ".text": _read_text,
+    **{f".{name}": _read_text for name in _TEXT.split()},
     ".md": _read_markdown,
     ".markdown": _read_markdown,
-    ".html": _read_html,
-    ".htm": _read_html,
+    **dict.fromkeys((".html", ".htm", ".xhtml"), _read_html),
+    ".docx": read_docx,
+    ".pptx": read_pptx,
+    ".xlsx": read_xlsx,
+    ".xlsm": read_xlsx,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".epub": read_epub,
+    **{f".{name}": _read_code for name in _CODE.split()},
 }
-ACCEPTED_TYPES = ", ".join(READERS)
+ARCHIVES = frozenset({".zip"})
+_DOCUMENTS = ", ".join(suffix for suffix, reader in READERS.items() if reader is not _read_code)
+ACCEPTED_TYPES = f"{_DOCUMENTS}, source code (.py, .js, .java, .c, .json, ...), and .zip archives of these"
 
 
 def is_readable_type(path: Path) -> bool:
     """Tell whether there is a reader for the suffix of `path`."""
-    return path.suffix.lower() in READERS
+    return path.suffix.lower() in READERS or path.suffix.lower() in ARCHIVES
 
 
 def read_bytes(path: Path) -> bytes:
@@ -82,8 +108,16 @@ def read_pages(data: bytes, suffix: str) -> list[Page]:
 
     Raises:
         ValueError: the contents cannot be read as that type, or hold no text; the message continues a file's name.
+        ImportError: the library for that type is not installed.
     """
-    pages = READERS[suffix.lower()](data)
+    try:
+        pages = READERS[suffix.lower()](data)
+    except (ValueError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise what they like on damaged files
+        raise ValueError(
+            f"is damaged or no {suffix} file ({type(error).__name__}: {error}); open it and save it again"
+        ) from error
     if not any(page.text.strip() for page in pages):
         raise ValueError("is empty")
     return pages
@@ -91,12 +125,45 @@ def read_pages(data: bytes, suffix: str) -> list[Page]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The pages of a file, and the members of an archive that could not be read, known when the pages are."""
+    """The pages of a file or of all files in an archive.
+
+    Args:
+        pages: in order; those of an archive are read as they are asked for.
+        failed: names and reasons of the members that could not be read, complete when the pages are.
+    """
 
     pages: Iterable[Page]
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def read_parts(data: bytes, suffix: str) -> Parts:
-    """Return the pages of a file's contents; see `read_pages`."""
-    return Parts(read_pages(data, suffix))
+    """Return the pages of a file's contents; see `read_pages` for the errors.
+
+    Args:
+        data: the contents.
+        suffix: of the file's name; of an archive the members of accepted types are read.
+    """
+    if suffix.lower() not in ARCHIVES:
+        return Parts(read_pages(data, suffix))
+    archive = Archive(data)
+    members = sorted(archive.members(), key=lambda member: member.name)
+    if not members:
+        raise ValueError("is an archive without files")
+    failed: list[tuple[str, str]] = []
+    return Parts(_read_members(archive, members, failed), failed)
+
+
+def _read_members(archive: Archive, members: Iterable[Member], failed: list[tuple[str, str]]) -> Iterator[Page]:
+    for member in members:
+        suffix = PurePosixPath(member.name).suffix.lower()
+        try:
+            if suffix in ARCHIVES:
+                raise ValueError("is an archive inside an archive, which is not opened; unpack it")
+            if suffix not in READERS:
+                raise ValueError(f"has the type {suffix or '(none)'!r}; accepted are {ACCEPTED_TYPES}")
+            pages = read_pages(archive.read(member, MAX_FILE_BYTES), suffix)
+        except (ValueError, ImportError) as error:
+            failed.append((member.name, str(error)))
+            continue
+        for page in pages:
+            yield replace(page, member=member.name)

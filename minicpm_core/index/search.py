@@ -129,6 +129,23 @@ class Index:
         check_dimension(self._catalog, self.embeddings_name, len(vector), self.directory)
         return vector
 
+    def page_text(self, passage: Passage) -> str:
+        """Return the text of the page that a passage is from.
+
+        `page_text(passage)[passage.metadata["start"] : passage.metadata["end"]]` is the passage's own text.
+
+        Raises:
+            ValueError: the page is not in the index any more, or was indexed by an older version of the package.
+        """
+        place = passage.metadata
+        text = self._catalog.page_text(str(place.get("path")), int(place.get("part", 0)))
+        if text is None:
+            raise ValueError(
+                f"the page of a passage of {passage.source} is not in the index in {self.directory} (any more); call "
+                "build_index with its file, and search again"
+            )
+        return text
+
     def sources(self) -> list[str]:
         """Return the names of the stored files, sorted."""
         return sorted(row.source for row in self._catalog.files().values())

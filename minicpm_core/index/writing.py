@@ -75,6 +75,8 @@ class Writer:
     def store(self, file: FileRow, pages: Iterable[Page]) -> Iterator[tuple[int, float]]:
         """Write a file that is not in the index; yield (passages written, share of the file that is done) at times.
 
+        A file without passages is not recorded.
+
         Args:
             file: its record; the number of passages is filled in here.
             pages: in order; read one after the other, so that a long file needs no more memory than a short one.
@@ -95,8 +97,11 @@ class Writer:
                 yield len(batch), (place["part"] + within) / count if count else 0.0
         self._write(file.path, waiting)
         total += len(waiting)
-        first, self._first = self._first, None
-        self.catalog.end_file(file.path, replace(file, chunks=total), first)
+        if total:
+            first, self._first = self._first, None
+            self.catalog.end_file(file.path, replace(file, chunks=total), first)
+        else:
+            self.catalog.end_file(file.path, None)
         yield len(waiting), 1.0
 
     def _write(self, path: str, chunks: Sequence[StoredChunk]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minicpm_core.int4.nf4 import CHUNK, magnitude
 from minicpm_core.int4.writing import Kind, dtype_of
 
 FEW = 4
@@ -26,9 +27,9 @@ Measured on a head of 130,560 x 1,536, one thread, milliseconds, for 1, 4, 8, 16
 """
 _CONVERTED = 2048
 """Rows that are converted at a time, so that they stay in the cache."""
-_CHUNK = 2**18
-"""Weights that are quantised at a time."""
 _LARGEST = 127
+SCALE = "scalar_embed_scale"
+"""Where transformers' embeddings that multiply their vectors have the number."""
 COLUMNS = 64
 """The kernel reads whole vectors, beyond the end of what is no multiple."""
 
@@ -46,16 +47,17 @@ def quantize_rows(weight: Tensor, dtype: Any, out: Mapping[str, Tensor]) -> None
     Raises:
         ValueError: a weight is NaN or infinite.
     """
-    step = max(_CHUNK // weight.shape[1], 1)
+    step = max(CHUNK // weight.shape[1], 1)
+    scaled = torch.empty(step, weight.shape[1])
     for start in range(0, len(weight), step):
         part = weight[start : start + step].to(dtype)
-        lowest, highest = part.aminmax(dim=-1)
-        largest = torch.maximum(-lowest, highest).float()
+        largest = magnitude(part).float()
         if not largest.isfinite().all():
             raise ValueError("not finite")
         scale = (largest / _LARGEST).clamp_(min=1e-30).bfloat16().float()
         out["scales"][start : start + step] = scale
-        out["weight"][start : start + step] = (part.float() / scale[:, None]).round_()
+        values = scaled[: len(part)].copy_(part).mul_(scale.reciprocal()[:, None])
+        out["weight"][start : start + step] = values.round_()
 
 
 class EightBit(nn.Module):
@@ -101,6 +103,12 @@ class EightBit(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EightBit:
         return self
 
+    def __deepcopy__(self, memo: Any) -> EightBit:
+        raise ValueError(
+            "an output head in 8 bits cannot be copied, which an adapter with modules_to_save asks for; load it with "
+            'quantization="none" or "int8", or merge it into the unquantised checkpoint first'
+        )
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         if self.weight is not None:
             destination[prefix + "weight"] = self.dequantize()
@@ -117,11 +125,19 @@ class EightBit(nn.Module):
 
 
 class Head8bit(EightBit, nn.Linear):
-    """The output head for inference on the CPU."""
+    """The output head for inference on the CPU.
 
-    def __init__(self, in_features: int, out_features: int, dtype: Any) -> None:
+    Args:
+        in_features: columns.
+        out_features: rows.
+        dtype: of the weights before they were quantised.
+        tied: it has the embeddings' weights, which are stored under their name, until it is given others.
+    """
+
+    def __init__(self, in_features: int, out_features: int, dtype: Any, *, tied: bool = False) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias=False, device="meta")
         self._prepare(dtype)
+        self.tied = tied
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -144,6 +160,19 @@ class Head8bit(EightBit, nn.Linear):
                 out[:, start : start + len(part)] = (rows @ part.to(rows.dtype).T) * scales
         return out.view(*x.shape[:-1], self.out_features)
 
+    def set_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """Compute with these from now on."""
+        super().set_parts(parts)
+        self.tied = False
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        if not self.tied:
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        if not self.tied or prefix + "weight" in state:
+            super()._load_from_state_dict(state, prefix, *args)
+
     def _multiply_whole(self, x: Tensor) -> Tensor:
         """Return x @ W.T, x [tokens, hidden] taken as two whole numbers, the second for what the first leaves over."""
         scale = (x.abs().amax(-1, keepdim=True) / _LARGEST).clamp_(min=1e-30)
@@ -155,22 +184,11 @@ class Head8bit(EightBit, nn.Linear):
         return out.mul_(self.scales)
 
 
-class TiedHead8bit(Head8bit):
-    """A head that has the embeddings' weights, which are stored under their name."""
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        pass
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        if prefix + "weight" in state:
-            super()._load_from_state_dict(state, prefix, *args)
-
-
 class Embedding8bit(EightBit, nn.Embedding):
     """Embeddings that share their weights with a head.
 
     Args:
-        like: the embeddings that it stands for.
+        like: the embeddings that it stands for; a class of their own may multiply the vectors (`SCALE`).
         head: takes every weight that is set here.
         dtype: of the vectors.
     """
@@ -179,6 +197,7 @@ class Embedding8bit(EightBit, nn.Embedding):
         nn.Embedding.__init__(self, like.num_embeddings, like.embedding_dim, like.padding_idx, device="meta")
         self._prepare(dtype)
         self._head = [head]  # in a list, so that it is no part of this module
+        self._factor = float(getattr(like, SCALE, 1.0))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -194,7 +213,7 @@ class Embedding8bit(EightBit, nn.Embedding):
     def forward(self, ids: Tensor) -> Tensor:
         """Return the vectors of token ids, [..., hidden]."""
         vectors: Tensor = (self.weight[ids] * self.scales[ids].unsqueeze(-1)).to(self.dtype)
-        return vectors
+        return vectors if self._factor == 1 else vectors * torch.tensor(self._factor, dtype=self.dtype)
 
 
 @cache

@@ -15,11 +15,12 @@ from minicpm_core.int4 import layout
 from minicpm_core.int4.kernel import dequantize, has_kernel, multiply_few
 from minicpm_core.int4.nf4 import (
     BLOCK,
+    CHUNK,
     NESTED_BLOCK,
     Scales,
     code,
     nested_code,
-    quantize_codes,
+    quantize_chunks,
     quantize_scales,
 )
 from minicpm_core.int4.writing import Kind
@@ -44,10 +45,13 @@ def pack(codes: Tensor, scales: Scales) -> dict[str, Tensor]:
         codes: [rows, columns], one to a byte.
         scales: of the codes.
     """
+    packed = layout.for_kernel(codes) if has_kernel() else layout.in_rows(codes)
+    return {"packed": packed, **_scale_parts(scales, len(codes))}
+
+
+def _scale_parts(scales: Scales, rows: int) -> dict[str, Tensor]:
     parts = {"absmax": scales.absmax, "nested_absmax": scales.nested_absmax, "offset": scales.offset}
-    if not has_kernel():
-        return parts | {"packed": layout.in_rows(codes)}
-    return parts | {"packed": layout.for_kernel(codes), "kernel_scales": for_kernel(scales, codes.shape[0])}
+    return parts | ({"kernel_scales": for_kernel(scales, rows)} if has_kernel() else {})
 
 
 def for_kernel(scales: Scales, rows: int) -> Tensor:
@@ -94,9 +98,17 @@ class Linear4bit(StockLinear4bit):  # type: ignore[misc]
 
     def quantize(self, weight: Tensor, out: Mapping[str, Tensor]) -> None:
         """Write the parts for a matrix to `out`; ValueError where a weight is not finite."""
-        codes, absmax = quantize_codes(weight, self.compute_dtype)
-        for name, part in pack(codes, quantize_scales(absmax)).items():
-            out[name].copy_(part)
+        rows, columns = self.shape
+        at_once = max(CHUNK // (columns * layout.ROWS), 1) * layout.ROWS
+        absmax = torch.empty(rows * columns // BLOCK)
+        for start, codes, scale in quantize_chunks(weight, self.compute_dtype, at_once * columns):
+            absmax[start // BLOCK : start // BLOCK + len(scale)] = scale
+            part = codes.view(-1, columns)
+            first = start // columns
+            out["packed"][first : first + len(part)] = layout.for_kernel(part) if has_kernel() else layout.in_rows(part)
+        scales = quantize_scales(absmax)
+        for name, tensor in _scale_parts(scales, rows).items():
+            out[name].copy_(tensor)
 
     def set_parts(self, parts: Mapping[str, Tensor]) -> None:
         """Compute with these from now on."""

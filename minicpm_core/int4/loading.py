@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minicpm_core.int4.head import Embedding8bit, Head8bit, TiedHead8bit, suits
+from minicpm_core.int4.head import SCALE, Embedding8bit, Head8bit, suits
 from minicpm_core.int4.kernel import has_kernel
 from minicpm_core.int4.layout import ROWS
 from minicpm_core.int4.linear import Linear4bit, pack
@@ -66,9 +66,9 @@ def _replace_head(model: Any, dtype: Any) -> dict[str, Layer]:
     if (source := model.all_tied_weights_keys.get(f"{name}.weight")) is None:
         model.set_submodule(name, head := Head8bit(*shape, dtype))
         return {name: head}
-    if type(embeddings) is not nn.Embedding or source != f"{names[embeddings]}.weight":
+    if not (type(embeddings) is nn.Embedding or hasattr(embeddings, SCALE)) or source != f"{names[embeddings]}.weight":
         return {}
-    tied = TiedHead8bit(*shape, dtype)
+    tied = Head8bit(*shape, dtype, tied=True)
     model.set_submodule(name, tied)
     model.set_submodule(names[embeddings], lookup := Embedding8bit(embeddings, tied, dtype))
     del model.all_tied_weights_keys[f"{name}.weight"]

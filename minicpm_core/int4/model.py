@@ -30,7 +30,7 @@ class Source:
         name: of the checkpoint, for people.
         files: the weight files.
         tensors: by the names of the model's class.
-        reopen: gives the same tensors once more, each in memory of its own that ends with it.
+        reopen: gives the same tensors once more, each in a mapping of its own that ends with it.
         way: what names and values depend on beside the files.
     """
 

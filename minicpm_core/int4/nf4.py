@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ BLOCK = 64
 """Weights of a row that share a scale."""
 NESTED_BLOCK = 256
 """Scales that share a scale of their own."""
-_CHUNK = 2**18
+CHUNK = 2**18
 """Weights that are quantised at a time: what is computed on the way stays in the second-level cache."""
 _SHIFT = 7
 _SIXTEENS = 0x1010101010101010
@@ -84,8 +85,27 @@ def _table() -> Tensor:
 def quantize_codes(weight: Tensor, dtype: Any) -> tuple[Tensor, Tensor]:
     """Return the codes (uint8, 0 to 15, shaped as the weight) and the scale of each block (float32).
 
-    The codes are those of `bitsandbytes.functional.quantize_4bit` for the weight in `dtype`: a table gives them at once
-    except within a millionth of a bound between two, where they are searched for as bitsandbytes does.
+    The codes are those of `bitsandbytes.functional.quantize_4bit` for the weight in `dtype`.
+
+    Raises:
+        ValueError: a weight is NaN or infinite.
+    """
+    import torch
+
+    codes = torch.empty(weight.numel(), dtype=torch.uint8)
+    absmax = torch.empty(weight.numel() // BLOCK)
+    for start, part, scale in quantize_chunks(weight, dtype, CHUNK):
+        codes[start : start + len(part)] = part
+        absmax[start // BLOCK : start // BLOCK + len(scale)] = scale
+    return codes.view(weight.shape), absmax
+
+
+def quantize_chunks(weight: Tensor, dtype: Any, size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield the first place, the codes [size] and the scales [size / 64] of so many weights at a time.
+
+    A table gives the codes at once except within a millionth of a bound between two, where they are searched for as
+    bitsandbytes does. The codes that are yielded are overwritten by the next ones: what is computed on the way always
+    lies in the same memory, since the allocator's would come from the system anew each time.
 
     Raises:
         ValueError: a weight is NaN or infinite.
@@ -93,27 +113,27 @@ def quantize_codes(weight: Tensor, dtype: Any) -> tuple[Tensor, Tensor]:
     import torch
 
     flat = weight.reshape(-1)
-    codes = torch.empty(flat.shape, dtype=torch.uint8)
-    absmax = torch.empty(flat.numel() // BLOCK, dtype=torch.float32)
-    three = torch.tensor(3.0)
-    for start in range(0, flat.numel(), _CHUNK):
-        blocks = flat[start : start + _CHUNK].to(dtype).view(-1, BLOCK)
-        scale = _largest(blocks).float()
+    size = min(size, flat.numel())
+    codes = torch.empty(size, dtype=torch.uint8)
+    scaled, shifted = torch.empty(2, size)
+    for start in range(0, flat.numel(), size):
+        blocks = flat[start : start + size].to(dtype).view(-1, BLOCK)
+        scale = magnitude(blocks).float()
         if not scale.isfinite().all():
             raise ValueError("not finite")
-        absmax[start // BLOCK : start // BLOCK + len(scale)] = scale
-        inverse = (1.0 / scale.clamp(min=1e-38)).view(-1, 1)
-        values = blocks.float()
-        places = torch.addcmul(three, values, inverse).view(torch.int32).sub_(_TWO).bitwise_right_shift_(_SHIFT)
-        part = codes[start : start + _CHUNK]
-        torch.index_select(_table(), 0, places.view(-1), out=part)
+        count = blocks.numel()
+        part, values, sums = codes[:count], scaled[:count].view(-1, BLOCK), shifted[:count]
+        values.copy_(blocks).mul_((1.0 / scale.clamp(min=1e-38)).view(-1, 1))
+        torch.add(values.view(-1), 3.0, out=sums)
+        places = sums.view(torch.int32).sub_(_TWO).bitwise_right_shift_(_SHIFT)
+        torch.index_select(_table(), 0, places, out=part)
         unsure = (part.view(torch.int64) & _SIXTEENS).nonzero().view(-1)  # eight codes at a time
-        exact = (values * inverse).view(-1, 8)[unsure]
+        exact = values.view(-1, 8)[unsure]
         part.view(-1, 8)[unsure] = torch.bucketize(exact, _bounds(), out_int32=True).to(torch.uint8)
-    return codes.view(weight.shape), absmax
+        yield start, part, scale
 
 
-def _largest(blocks: Tensor) -> Tensor:
+def magnitude(blocks: Tensor) -> Tensor:
     """Return the largest magnitude in each row; NaN counts as the largest."""
     import torch
 

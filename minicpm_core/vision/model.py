@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from minicpm_core.vision import BATCH, Vision, refuse_cancelled
+from minicpm_core.vision.features import FeatureCache
 from minicpm_core.vision.prompt import Pictures
 from minicpm_core.vision.resampler import Resampler
 from minicpm_core.vision.tower import Tower
@@ -68,6 +69,11 @@ class VisionLanguageModel(nn.Module):
         """The dtype of the tower and of the embeddings."""
         return self.resampler.query.dtype
 
+    @property
+    def joint(self) -> bool:
+        """Whether a picture's features depend on the others of its prompt."""
+        return self._vision.tower == "strip" and self._together
+
     def get_memory_footprint(self) -> int:
         """Return the bytes of all parameters and buffers."""
         own = sum(p.numel() * p.element_size() for part in (self.vpm, self.resampler) for p in part.parameters())
@@ -82,7 +88,11 @@ class VisionLanguageModel(nn.Module):
         return self.llm.prepare_inputs_for_generation(*args, **arguments)
 
     def prefill(
-        self, input_ids: Tensor, pictures: Pictures, cancelled: threading.Event | None = None
+        self,
+        input_ids: Tensor,
+        pictures: Pictures,
+        cancelled: threading.Event | None = None,
+        cache: FeatureCache | None = None,
     ) -> tuple[dict[str, Tensor], int]:
         """Return the prompt's inputs by name, features in their slots, and the positions that decoding skips (none).
 
@@ -90,21 +100,23 @@ class VisionLanguageModel(nn.Module):
             input_ids: [1, tokens].
             pictures: with spans in token ids.
             cancelled: looked at before each batch of views.
+            cache: features of earlier pictures.
 
         Raises:
             Cancelled: it was set.
         """
         embeds = self.llm.get_input_embeddings()(input_ids).clone()
-        features = self.encode(pictures, cancelled).to(embeds.dtype)
+        cache = FeatureCache() if cache is None else cache
+        features = cache.encode(pictures, lambda new: self.encode(new, cancelled), joint=self.joint)
         # Granite multiplies all its inputs by this; the official code leaves features as they are.
-        features = features / getattr(self.config, "embedding_multiplier", 1)
+        scale = getattr(self.config, "embedding_multiplier", 1)
         for (start, end), tokens in zip(pictures.spans, features, strict=True):
             if end - start != len(tokens):
                 raise ValueError(
                     f"a picture has {len(tokens)} feature tokens and its placeholder {end - start} token ids: the "
                     "tokenizer does not keep the placeholder's text as one token each; use the checkpoint's tokenizer"
                 )
-            embeds[0, start:end] = tokens
+            embeds[0, start:end] = tokens.to(embeds.dtype) / scale
         return {"inputs_embeds": embeds}, 0
 
     def encode(self, pictures: Pictures, cancelled: threading.Event | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minicpm_core.vision import BATCH, refuse_cancelled
+from minicpm_core.vision.features import FeatureCache
 from minicpm_core.vision.prompt import Pictures
 
 
@@ -22,6 +23,9 @@ class NativeVisionModel(nn.Module):
         mean: per channel, taken off pixel values of 0 to 1.
         std: per channel, by which they are divided then.
     """
+
+    joint = False
+    """Whether a picture's features depend on the others of its prompt."""
 
     def __init__(self, model: Any, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -56,7 +60,11 @@ class NativeVisionModel(nn.Module):
         return CausalLMOutputWithPast(logits=logits, past_key_values=out.past_key_values)
 
     def prefill(
-        self, input_ids: Tensor, pictures: Pictures, cancelled: threading.Event | None = None
+        self,
+        input_ids: Tensor,
+        pictures: Pictures,
+        cancelled: threading.Event | None = None,
+        cache: FeatureCache | None = None,
     ) -> tuple[dict[str, Tensor], int]:
         """Return the prompt's inputs by name, features in their slots, and the positions that decoding skips.
 
@@ -64,13 +72,15 @@ class NativeVisionModel(nn.Module):
             input_ids: [1, tokens].
             pictures: with spans in token ids.
             cancelled: looked at before each batch of views.
+            cache: features of earlier pictures.
 
         Raises:
             Cancelled: it was set.
         """
         embeds = self.model.get_input_embeddings()(input_ids).clone()
         grids = [(view.shape[0] // self._patch, view.shape[1] // self._patch) for view in pictures.views]
-        features = self.encode(pictures, cancelled)
+        cache = FeatureCache() if cache is None else cache
+        features = cache.encode(pictures, lambda new: self.encode(new, cancelled), joint=self.joint)
         kinds = torch.zeros_like(input_ids)
         for (start, end), tokens in zip(pictures.spans, features, strict=True):
             if end - start != len(tokens):

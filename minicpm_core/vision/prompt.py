@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
@@ -85,6 +86,15 @@ class Picture:
     mode: str | None = None
     """The `downsample_mode` of its features, where the family has it."""
 
+    @cached_property
+    def digest(self) -> bytes:
+        """What tells its features from others': the pixels of its views as they were cut, their times, the mode."""
+        digest = blake2b(digest_size=16)
+        digest.update(repr((self.frames, self.mode, [view.shape for view in self.views])).encode())
+        for view in self.views:
+            digest.update(view.tobytes())
+        return digest.digest()
+
 
 class PictureReader(Protocol):
     """What a vision family's module gives the engine."""
@@ -145,22 +155,6 @@ class Pictures:
     def end(self) -> int:
         """Where the last slot ends."""
         return max((end for _, end in self.spans), default=0)
-
-    def mark(self, ids: Sequence[int]) -> list[int]:
-        """Return token ids in which the slots are numbers that stand for all the pictures' contents.
-
-        All, since features may depend on the other pictures of a prompt (V-2.5 pads them together).
-        """
-        digest = blake2b(digest_size=8)
-        for picture in self.pictures:
-            digest.update(repr((picture.frames, picture.mode, [view.shape for view in picture.views])).encode())
-            for view in picture.views:
-                digest.update(view.tobytes())
-        content = -1 - int.from_bytes(digest.digest(), "big")
-        marked = list(ids)
-        for start, end in self.spans:
-            marked[start:end] = [content] * (end - start)
-        return marked
 
     def at_tokens(self, offsets: Sequence[tuple[int, int]], shift: int) -> Pictures:
         """Return the same with spans in token ids, from the tokenizer's character offsets.

@@ -23,6 +23,7 @@ from tests.conformance.llama_index_checks.base import Conformance
 from tests.conformance.llama_index_checks.contents import ContentTests
 from tests.conformance.llama_index_checks.history import HistoryTests
 from tests.conformance.llama_index_checks.observing import ObservingTests
+from tests.conformance.llama_index_checks.pictures import PictureTests
 from tests.conformance.llama_index_checks.running import RunningTests
 from tests.conformance.llama_index_checks.structured import StructuredTests
 from tests.conformance.llama_index_checks.tools import ToolTests
@@ -31,7 +32,15 @@ __all__ = ["LLMTests", "describe_gates", "list_checks"]
 
 
 class LLMTests(
-    AskingTests, ContentTests, ObservingTests, RunningTests, ToolTests, HistoryTests, StructuredTests, AgentTests
+    AskingTests,
+    ContentTests,
+    PictureTests,
+    ObservingTests,
+    RunningTests,
+    ToolTests,
+    HistoryTests,
+    StructuredTests,
+    AgentTests,
 ):
     """All checks; a subclass sets `llm_class`, `llm_params` and the gates."""
 

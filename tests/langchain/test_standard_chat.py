@@ -1,4 +1,4 @@
-"""LangChain's own suites for chat models, on a random checkpoint of each syntax of tool calls; all gates but images.
+"""LangChain's own suites for chat models, on a random checkpoint of each syntax of tool calls; two of them see.
 
 Random weights know no values: the four tests that ask for one (the number 3, a customer's name) are expected to fail;
 all others hold by construction.
@@ -6,16 +6,23 @@ all others hold by construction.
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
+from PIL import Image
 
-from langchain_minicpm import ChatMiniCPM
+from langchain_minicpm import ChatMiniCPM, ChatMiniCPMV
+from minicpm_core import media
 from tests.langchain.conftest import TOYS, add
 
 knows_no_values = pytest.mark.xfail(
@@ -42,8 +49,22 @@ class TestChatMiniCPMUnit(ChatModelUnitTests):
         )
 
 
+class TestChatMiniCPMVUnit(ChatModelUnitTests):
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatMiniCPMV
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "no-such-folder-is-needed", "max_slice_nums": 4}
+
+    @property
+    def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+        return ({"MINICPM_VISION_MODEL": "somewhere/else"}, {}, {"model": "somewhere/else"})
+
+
 class StandardChat(ChatModelIntegrationTests):
-    """The gates that are on for every checkpoint; those of images follow with the vision class."""
+    """The gates that are on for every checkpoint."""
 
     checkpoint: str
     other_checkpoint: str
@@ -124,14 +145,43 @@ class TestPython(ToyChat):
     thinks = False
 
 
-class TestQwen3Coder(ToyChat):
+class SeeingChat(ToyChat):
+    """The gates of pictures; what the suite would download is made here."""
+
+    supports_image_inputs = True
+    supports_image_urls = True
+    supports_image_tool_message = True
+    supports_pdf_inputs = True
+    supports_pdf_tool_message = True
+
+    @pytest.fixture(autouse=True)
+    def _downloads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pixels = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8))
+        contents = {}
+        for kind in ("PNG", "JPEG", "PDF"):
+            stream = io.BytesIO()
+            pixels.save(stream, kind)
+            contents[kind] = stream.getvalue()
+
+        def find(url: str) -> bytes:
+            return contents["PDF" if url.endswith(".pdf") else "PNG" if url.endswith(".png") else "JPEG"]
+
+        monkeypatch.setattr(httpx, "get", lambda url, **_: SimpleNamespace(content=find(url)))
+        monkeypatch.setattr(media, "fetch", lambda url, **_: find(url))
+
+
+class TestQwen3Coder(SeeingChat):
     dialect = "qwen3_coder"
     max_tokens = 320  # the toy's tokens are short, and so many are the tags of this syntax
 
 
-class TestHermes(ToyChat):
+class TestHermes(SeeingChat):
     dialect = "hermes"
     max_tokens = 256
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatMiniCPMV
 
 
 class TestJson(ToyChat):
@@ -143,6 +193,15 @@ def test_every_dialect_is_here(toys: dict[str, Path]) -> None:
     from minicpm_core.families import FAMILIES
 
     dialects = {family.dialect.name for family in FAMILIES}
-    assert set(TOYS) == dialects == {case.dialect for case in ToyChat.__subclasses__()}
+    cases = {*ToyChat.__subclasses__(), *SeeingChat.__subclasses__()} - {SeeingChat}
+    assert set(TOYS) == dialects == {case.dialect for case in cases}
     for name, folder in toys.items():
-        assert ChatMiniCPM(model=folder).load_engine().family.dialect.name == name
+        engine = ChatMiniCPM(model=folder).load_engine()
+        assert engine.family.dialect.name == name
+        assert (engine.family.vision is not None) == (name in {case.dialect for case in SeeingChat.__subclasses__()})
+
+
+def test_every_gate_of_pictures_is_open() -> None:
+    gates = [name for name in dir(ChatModelIntegrationTests) if re.match("supports_.*(image|pdf)", name)]
+    assert len(gates) == 5
+    assert all(getattr(SeeingChat, gate) is True for gate in gates)

@@ -16,6 +16,7 @@ from llamaindex_minicpm import MiniCPM
 from tests.conformance.llama_index import LLMTests, describe_gates, list_checks
 from tests.llamaindex.test_conformance import MiniCPMTests
 from tests.toy import write_llama
+from tests.toy_minicpmv import write_minicpmv
 
 
 class IgnoresStop(MiniCPM):
@@ -123,6 +124,56 @@ class DropsPictures(MiniCPM):
         return super()._chat_prompt([m.model_copy(update={"blocks": b}) for m, b in zip(messages, blocks, strict=True)])
 
 
+class ShowsOnePicture(MiniCPM):
+    def _chat_prompt(self, messages: Any) -> Any:
+        shown: list[Any] = []
+
+        def is_further(block: Any) -> bool:
+            shown.append(block) if isinstance(block, ImageBlock) else None
+            return isinstance(block, ImageBlock) and len(shown) > 1
+
+        blocks = [[block for block in m.blocks if not is_further(block)] for m in messages]
+        return super()._chat_prompt([m.model_copy(update={"blocks": b}) for m, b in zip(messages, blocks, strict=True)])
+
+
+class ShowsTheLastTurn(MiniCPM):
+    def _chat_prompt(self, messages: Any) -> Any:
+        *others, last = messages
+        return super()._chat_prompt([ChatMessage(role=m.role, content=m.content) for m in others] + [last])
+
+
+class HidesResults(DropsPictures):
+    def _chat_prompt(self, messages: Any) -> Any:
+        base: Any = super() if any(m.role == "tool" for m in messages) else super(DropsPictures, self)
+        return base._chat_prompt(messages)
+
+
+class StreamsBlind(MiniCPM):
+    def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
+        return super().stream_chat([ChatMessage(role=m.role, content=m.content) for m in messages], **kwargs)
+
+    async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
+        return await super().astream_chat([ChatMessage(role=m.role, content=m.content) for m in messages], **kwargs)
+
+
+class CallsBlind(MiniCPM):
+    def _prepare_chat_with_tools(self, tools: Any, user_msg: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super()._prepare_chat_with_tools(tools, user_msg.content, *args, **kwargs)
+
+
+class EatsPictures(MiniCPM):
+    def chat(self, messages: Any, **kwargs: Any) -> Any:
+        response = super().chat(messages, **kwargs)
+        for message in messages:
+            message.blocks = [block for block in message.blocks if not isinstance(block, ImageBlock)]
+        return response
+
+
+class AnswersFreely(MiniCPM):
+    def _options(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in super()._options(given).items() if name != "response_schema"}
+
+
 class CutsPrompts(MiniCPM):
     def _chat_prompt(self, messages: Any) -> Any:
         return super()._chat_prompt([ChatMessage(role=m.role, content=(m.content or "")[:100]) for m in messages])
@@ -181,6 +232,18 @@ BROKEN: list[tuple[type[MiniCPM], set[str]]] = [
 ]
 
 
+BROKEN_EYES: list[tuple[type[MiniCPM], set[str]]] = [
+    (DropsPictures, {"test_pictures_are_part_of_the_prompt", "test_pictures_that_tools_return"}),
+    (ShowsOnePicture, {"test_each_picture_counts"}),
+    (ShowsTheLastTurn, {"test_each_picture_counts"}),
+    (HidesResults, {"test_pictures_that_tools_return"}),
+    (StreamsBlind, {"test_pictures_in_streams", "test_pictures_in_asynchronous_answers"}),
+    (CallsBlind, {"test_calls_about_a_picture"}),
+    (EatsPictures, {"test_messages_with_pictures_are_not_changed"}),
+    (AnswersFreely, {"test_an_object_from_a_picture", "test_an_object_from_a_picture_in_a_stream"}),
+]
+
+
 def outcome(suite: type[LLMTests], name: str) -> str:
     """Run one check and return what came of it."""
     try:
@@ -200,16 +263,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_llama(tmp_path_factory.mktemp("broken") / "toy", max_position_embeddings=2048)
 
 
-@pytest.mark.parametrize(("broken", "seen"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
-def test_the_suite_sees_what_is_broken(broken: type[MiniCPM], seen: set[str], folder: Path) -> None:
+def check_is_seen(broken: type[MiniCPM], checks: set[str], folder: Path, *, sees: bool = False) -> None:
+    """Check that the checks pass with MiniCPM and fail with the broken class."""
+
     class Sound(MiniCPMTests):
+        supports_images = sees
         llm_params = {"model": folder, "temperature": 0, "max_tokens": 24}  # noqa: RUF012
 
     class Suite(Sound):
         llm_class = broken
 
-    assert {name: outcome(Sound, name) for name in seen} == dict.fromkeys(seen, "passed")
-    assert {name: outcome(Suite, name) for name in seen} == dict.fromkeys(seen, "failed")
+    assert {name: outcome(Sound, name) for name in checks} == dict.fromkeys(checks, "passed")
+    assert {name: outcome(Suite, name) for name in checks} == dict.fromkeys(checks, "failed")
+
+
+@pytest.mark.parametrize(("broken", "seen"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
+def test_the_suite_sees_what_is_broken(broken: type[MiniCPM], seen: set[str], folder: Path) -> None:
+    check_is_seen(broken, seen, folder)
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint that sees."""
+    return write_minicpmv(tmp_path_factory.mktemp("seeing") / "toy", "4.5", max_position_embeddings=4096)
+
+
+@pytest.mark.parametrize(("broken", "seen"), BROKEN_EYES, ids=lambda value: getattr(value, "__name__", ""))
+def test_the_suite_sees_who_does_not_see(broken: type[MiniCPM], seen: set[str], seeing: Path) -> None:
+    check_is_seen(broken, seen, seeing, sees=True)
 
 
 def test_the_suite_takes_other_classes() -> None:

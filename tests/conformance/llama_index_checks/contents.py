@@ -1,61 +1,16 @@
-"""Checks of what responses hold besides text: pictures in, thinking and probabilities out."""
+"""Checks of what responses hold besides text: thinking and log probabilities."""
 
 from __future__ import annotations
 
-import base64
 import math
-import struct
-import tempfile
-import zlib
-from pathlib import Path
 
-import pytest
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ThinkingBlock
+from llama_index.core.base.llms.types import ThinkingBlock
 
 from tests.conformance.llama_index_checks.base import Conformance, check_stream, text_of
 
 
-def picture(red: int) -> bytes:
-    """Return a PNG of 24 x 24 pixels of one colour."""
-    rows = (b"\x00" + bytes((red, 80, 120)) * 24) * 24
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    framed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
-
-
-def _show(**block: object) -> list[ChatMessage]:
-    return [ChatMessage(role="user", blocks=[TextBlock(text="What is this?"), ImageBlock(**block)])]
-
-
 class ContentTests(Conformance):
-    """Pictures, thinking and log probabilities."""
-
-    def test_pictures(self) -> None:
-        """A picture as bytes, as a file and as a data URL gives the same answer."""
-        self.need("supports_images")
-        llm, data = self.create(), picture(200)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "picture.png"
-            path.write_bytes(data)
-            url = "data:image/png;base64," + base64.b64encode(data).decode()
-            answers = [text_of(llm.chat(_show(**form))) for form in ({"image": data}, {"path": path}, {"url": url})]
-        assert all(answers)
-        if self.is_deterministic:
-            assert len(set(answers)) == 1
-
-    def test_pictures_are_part_of_the_prompt(self) -> None:
-        """A picture makes the prompt longer than its text is."""
-        self.need("supports_images", "has_token_usage")
-        llm = self.create()
-        seen, unseen = llm.chat(_show(image=picture(200))), llm.chat(self.ask("What is this?"))
-        assert seen.raw["usage"]["prompt_tokens"] > unseen.raw["usage"]["prompt_tokens"]
-
-    def test_pictures_are_refused(self) -> None:
-        """A model that cannot see refuses a picture and does not answer without it."""
-        if self.supports_images:
-            pytest.skip("supports_images is True")
-        with pytest.raises(Exception, match=r"(?i)image|picture|vision|text"):
-            self.create().chat(_show(image=picture(200)))
+    """Thinking and log probabilities."""
 
     def test_thinking(self) -> None:
         """Thinking stands in a ThinkingBlock in front of the answer, and its deltas add up to it."""
