@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minicpm_core.index.catalog import CATALOG_NAME, Catalog, StoredChunk
-from minicpm_core.index.embedders import Embedder, knows_language
+from minicpm_core.index.embedders import Embedder, knows_language, measure
+from minicpm_core.index.filters import Where, normalise_where, where_sql
+from minicpm_core.index.neighbours import join_neighbours
 from minicpm_core.index.recorded import check_dimension, check_embedder, resolve_recorded
+from minicpm_core.index.reranking import Reranker, rerank
 from minicpm_core.index.store import close_chroma, open_chroma, similarities, similarities_of
 from minicpm_core.index.words import Words, coverage, has_cjk, passage_words, question_words
 from minicpm_core.rag import Passage, RagSettings
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 RRF_K = 60
 _FEWEST_CANDIDATES = 20
+_RERANKED = 20
 
 
 class Index:
@@ -72,42 +76,64 @@ class Index:
         """The Chroma collection, for LangChain's and LlamaIndex's own vector stores."""
         return self._collection
 
-    def search(self, query: str, k: int | None = None) -> list[Passage]:
+    def search(
+        self,
+        query: str,
+        k: int | None = None,
+        *,
+        where: Where | None = None,
+        reranker: Reranker | None = None,
+        budget: int | None = None,
+    ) -> list[Passage]:
         """Return the `k` best passages, best first: vectors and words, joined by reciprocal-rank fusion.
 
-        Exactly `k` come back when the index holds as many different texts; each text comes once.
+        Exactly `k` come back when the index holds as many different texts that `where` holds for; each text comes once.
 
         Args:
             query: the question.
             k: passages wanted; None takes the settings' k.
+            where: a condition on the passages' metadata (source, page, heading, member, path), in Chroma's words:
+                {"source": "lease.pdf"}, {"page": {"$gte": 2}}, {"$or": [..., ...]}.
+            reranker: orders the best candidates anew; see `resolve_reranker`.
+            budget: tokens (of the embedding model) that the passages may have together: while it allows, each is joined
+                with its neighbours on the same page. None leaves the passages as they are stored.
 
         Raises:
-            ValueError: the query is empty, k is below 1, the embeddings give vectors of another dimension.
+            ValueError: the query is empty, k is below 1, `where` is not accepted, or the embeddings are others than
+                those that made the index.
         """
         wanted = self.settings.k if k is None else k
         if wanted < 1:
             raise ValueError(f"k is {wanted}; at least one passage must be asked for")
         if not query.strip():
             raise ValueError("the query is empty; give a question or words to look for")
+        condition = normalise_where(where)
         total = self.count()
         if not total:
             return []
         vector = self._embed_query(query)
         question = question_words(query)
-        n = max(4 * wanted, _FEWEST_CANDIDATES)
+        pool = wanted if reranker is None else max(wanted, _RERANKED)
+        n = max(4 * pool, _FEWEST_CANDIDATES)
         while True:
-            passages = self._candidates(query, question, vector, min(n, total))
-            if len(passages) >= wanted or n >= total:
+            passages = self._candidates(query, question, vector, min(n, total), condition)
+            if len(passages) >= pool or n >= total:
                 break
             n *= 2
-        return self._with_similarity(passages[:wanted], vector)
+        if reranker is not None:
+            passages = rerank(query, passages[:pool], reranker)
+        found = self._with_similarity(passages[:wanted], vector)
+        return found if budget is None else join_neighbours(found, self._catalog, budget, measure(self.embedder)[0])
 
-    def _candidates(self, query: str, question: Words, vector: Sequence[float], n: int) -> list[Passage]:
-        dense = dict(similarities(self._collection, vector, n))
-        lexical = self._catalog.find(question, n)
+    def _candidates(
+        self, query: str, question: Words, vector: Sequence[float], n: int, where: dict[str, Any] | None
+    ) -> list[Passage]:
+        dense = dict(similarities(self._collection, vector, n, where))
+        lexical = self._catalog.find(question, n, where_sql(where))
         stored = self._catalog.chunks([*dense, *(i for i, _ in lexical if i not in dense)])
         found = {i: coverage(question, passage_words(chunk.text)) for i, chunk in stored.items()}
         weight = 1.0 if knows_language(self.embeddings_name, has_cjk(query)) else 0.0
+        lexical = [pair for pair in lexical if pair[0] in stored]
         scores = fuse([i for i in dense if i in stored], lexical, found, dense_weight=weight)
         ranked = sorted(scores, key=lambda i: (-scores[i], -dense.get(i, 0.0), i))
         passages: dict[str, Passage] = {}
