@@ -220,14 +220,14 @@ def test_the_grammar_takes_boxes_in_order_and_no_others(special: bool) -> None:
         matcher = start.deep_copy()
         return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())
 
-    values = [0, 1, 5, 9, 10, 19, 20, 99, 100, 109, 110, 199, 500, 909, 990, 999, 1000]
+    values = [0, 5, 9, 10, 19, 99, 100, 109, 190, 999, 1000]
     checked = 0
     for one, other in itertools.product(values, values):
         for place in ((one, 500, other, 500), (500, one, 500, other), (one, other, other, one)):
             right = place[0] <= place[2] and place[1] <= place[3]
             assert accepts(f"<ref>灯 a[1]</ref><box>{' '.join(map(str, place))}</box>\n") is right, place
             checked += 1
-    assert checked == 3 * 17 * 17
+    assert checked == 3 * 11 * 11
     for wrong in ("01 1 1 1", "1 1 1", "1001 1 1001 1", "1 1 2 2 ", "1,1,2,2", "", "1.5 1 2 2"):
         assert not accepts(f"<ref>a</ref><box>{wrong}</box>\n")
     assert accepts("")
@@ -251,7 +251,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
 @pytest.mark.parametrize("name", ["2.0", "2.6, tags are tokens", "4.6"])
 def test_random_weights_write_well_formed_boxes(name: str, engines: dict[str, Engine]) -> None:
     engine, found, cut = engines[name], 0, 0
-    for seed, most in itertools.product(range(4), (LINE_TOKENS, 400)):
+    for seed, most in itertools.product(range(3), (LINE_TOKENS, 400)):
         sampling = Sampling(temperature=10.0, top_p=1.0, top_k=0, max_new_tokens=most, seed=seed)
         answers: list[Chunk] = []
         generate = engine.generate
@@ -270,8 +270,8 @@ def test_random_weights_write_well_formed_boxes(name: str, engines: dict[str, En
         assert all(box.left <= box.right and box.top <= box.bottom for box in boxes)
         found += len(boxes)
         cut += bool(told)
-    assert found >= 9  # three of the shorter, at least six of the longer
-    assert cut == 6
+    assert found >= 6  # two of the shorter, at least four of the longer
+    assert cut >= 4
 
 
 def _goes_on(stop_ids: list[int]) -> Any:
