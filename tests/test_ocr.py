@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -414,6 +415,19 @@ def test_the_command_draws_what_it_read(
     Image.new("RGB", (120, 80), "white").save(tmp_path / "page.png")
     assert main(["read", str(tmp_path / "page.png"), "--boxes", str(tmp_path / "out.png")]) == 0
     assert capsys.readouterr().out == "0\t0\t60\t40\t12\n"
-    assert Image.open(tmp_path / "out.png").getpixel((59, 39)) == (0xD6, 0x27, 0x28)
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.getpixel((59, 39)) == (0xD6, 0x27, 0x28)
     assert main(["read", str(tmp_path / "none.png")]) == 1
     assert capsys.readouterr().err.startswith("minicpm read: error: no picture file")
+
+
+def test_the_snippet_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "ocr.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    picture().save(tmp_path / "receipt.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minicpm_core.engine.load", lambda model: scripted("<ref>12</ref><box>0 0 500 500</box>"))
+    exec(compile(snippet, "docs/ocr.md", "exec"), {})
+    with Image.open("receipt-boxes.png") as drawn:
+        assert drawn.size == (120, 80)
+    assert f"({LINE_TOKENS}: " in text
