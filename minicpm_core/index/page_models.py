@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from minicpm_core.files import has_file, read_json
 from minicpm_core.index.word_shapes import WordShapes
 from minicpm_core.quiet import quiet
 from minicpm_core.retrieval_families import PICTURE_EMBEDDERS
-from minicpm_core.files import has_file, read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -167,8 +167,8 @@ class PageReader:
         self.by_name = isinstance(model, str | Path)
         if not (self.by_name or callable(model) or hasattr(model, "generate")):
             raise TypeError(
-                f"page_model is a {type(model).__name__}; accepted: the name of a vision model, an engine, or a function "
-                "that takes a picture and returns its text"
+                f"page_model is a {type(model).__name__}; accepted: the name of a vision model, an engine, or a "
+                "function that takes a picture and returns its text"
             )
         self.name = str(model) if self.by_name else _name_of(model)
         self._model = model

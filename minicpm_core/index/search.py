@@ -14,8 +14,12 @@ from minicpm_core.index.catalog import CATALOG_NAME, Catalog, StoredChunk
 from minicpm_core.index.embedders import Embedder, knows_language, measure
 from minicpm_core.index.filters import Where, normalise_where, where_sql
 from minicpm_core.index.neighbours import join_neighbours
+from minicpm_core.index.page_models import PageEmbedder
+from minicpm_core.index.picture_search import PictureSearch, merge
+from minicpm_core.index.picture_store import PictureStore
 from minicpm_core.index.recorded import check_dimension, check_embedder, resolve_recorded
-from minicpm_core.index.reranking import Reranker, rerank
+from minicpm_core.index.reranking import RERANKED, Reranker, rerank
+from minicpm_core.index.residence import release_unless_fitting
 from minicpm_core.index.store import close_chroma, open_chroma, similarities, similarities_of
 from minicpm_core.index.words import Words, coverage, has_cjk, passage_words, question_words
 from minicpm_core.rag import Passage, RagSettings
@@ -25,14 +29,20 @@ if TYPE_CHECKING:
 
 RRF_K = 60
 _FEWEST_CANDIDATES = 20
-_RERANKED = 20
 
 
 class Index:
     """An index on disk, opened with `Index.open`; searches are safe from several threads, and `close` ends it."""
 
     def __init__(
-        self, directory: Path, catalog: Catalog, *, embeddings_name: str, embedder: Embedder, settings: RagSettings
+        self,
+        directory: Path,
+        catalog: Catalog,
+        *,
+        embeddings_name: str,
+        embedder: Embedder,
+        settings: RagSettings,
+        page_embeddings: str | Path | PageEmbedder | None = None,
     ) -> None:
         self.directory = directory
         self.embeddings_name = embeddings_name
@@ -40,17 +50,27 @@ class Index:
         self.settings = settings
         self._catalog = catalog
         self.client, self._collection = open_chroma(directory)
+        store = PictureStore(directory, catalog, self.client)
+        self.pictures = PictureSearch(directory, catalog, store, page_embeddings)
+        self.memory_limit: int | None = None
+        """Bytes that the two embedders may take together; None is no limit."""
         self._lock = threading.Lock()
         self._closed = False
         self._checked = False
 
     @classmethod
-    def open(cls, persist_directory: str | Path, embeddings: str | Path | Embedder | None = None) -> Index:
+    def open(
+        cls,
+        persist_directory: str | Path,
+        embeddings: str | Path | Embedder | None = None,
+        page_embeddings: str | Path | PageEmbedder | None = None,
+    ) -> Index:
         """Open the index in a folder.
 
         Args:
             persist_directory: the folder that `build_index` wrote.
             embeddings: None takes those that made the index; an object must be given again.
+            page_embeddings: the same for the pages that are stored as pictures.
 
         Raises:
             FileNotFoundError: there is no index in the folder.
@@ -66,10 +86,22 @@ class Index:
                 raise FileNotFoundError(_no_index(directory))
             name, embedder = resolve_recorded(catalog, recorded, directory, embeddings)
             values = RagSettings.from_dict(json.loads(settings))
-            return cls(directory, catalog, embeddings_name=name, embedder=embedder, settings=values)
+            return cls(
+                directory,
+                catalog,
+                embeddings_name=name,
+                embedder=embedder,
+                settings=values,
+                page_embeddings=page_embeddings,
+            )
         except BaseException:
             catalog.close()
             raise
+
+    def make_room(self, model: Any, limit: int | None) -> bool:
+        """Release the embedders unless they fit beside `model`; see `release_unless_fitting`."""
+        pictures = [self.pictures.embedder] if self.pictures.loaded else []
+        return release_unless_fitting(model, [self.embedder, *pictures], limit)
 
     @property
     def collection(self) -> Collection:
@@ -108,12 +140,28 @@ class Index:
         if not query.strip():
             raise ValueError("the query is empty; give a question or words to look for")
         condition = normalise_where(where)
+        pictures: list[Passage] = []
+        if self.pictures.store.count():
+            pictures = self.pictures.search(
+                query, max(4 * wanted, RERANKED), condition, [self.embedder], self.memory_limit
+            )
+        texts = self._search_texts(query, wanted, condition, reranker, budget) if self.count() else []
+        return merge(texts, pictures, wanted, reranked=reranker is not None) if pictures else texts
+
+    def _search_texts(
+        self,
+        query: str,
+        wanted: int,
+        condition: dict[str, Any] | None,
+        reranker: Reranker | None,
+        budget: int | None,
+    ) -> list[Passage]:
         total = self.count()
-        if not total:
-            return []
+        if self.pictures.loaded:
+            release_unless_fitting(self.embedder, [self.pictures.embedder], self.memory_limit)
         vector = self._embed_query(query)
         question = question_words(query)
-        pool = wanted if reranker is None else max(wanted, _RERANKED)
+        pool = wanted if reranker is None else max(wanted, RERANKED)
         n = max(4 * pool, _FEWEST_CANDIDATES)
         while True:
             passages = self._candidates(query, question, vector, min(n, total), condition)
@@ -177,8 +225,12 @@ class Index:
         return sorted(row.source for row in self._catalog.files().values())
 
     def count(self) -> int:
-        """Return the number of passages."""
+        """Return the number of passages, pages that are stored as pictures not counted."""
         return self._catalog.count()
+
+    def count_pages(self) -> int:
+        """Return the number of pages that are stored as pictures."""
+        return self.pictures.store.count()
 
     def close(self) -> None:
         """Close the files on disk; the embedder stays as it is (`embedder.release()` frees its memory)."""

@@ -39,9 +39,14 @@ def open_pictures(client: ClientAPI) -> Collection:
     return _collection(client, PICTURES_NAME)
 
 
+def has_pictures(client: ClientAPI) -> bool:
+    """Tell whether there is a collection of pictures."""
+    return any(collection.name == PICTURES_NAME for collection in client.list_collections())
+
+
 def drop_pictures(client: ClientAPI) -> None:
     """Delete the collection of pictures, if there is one."""
-    if any(collection.name == PICTURES_NAME for collection in client.list_collections()):
+    if has_pictures(client):
         client.delete_collection(PICTURES_NAME)
 
 
@@ -59,9 +64,7 @@ def empty_collection(client: ClientAPI) -> Collection:
 
 
 def _collection(client: ClientAPI, name: str = COLLECTION_NAME) -> Collection:
-    return client.get_or_create_collection(
-        name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
-    )
+    return client.get_or_create_collection(name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
 
 
 def store_chunks(collection: Collection, chunks: Sequence[StoredChunk], vectors: Sequence[Sequence[float]]) -> None:

@@ -36,7 +36,14 @@ class WordShapes:
         """Return the vector of a question, [DIMENSION]."""
         words = re.findall(r"\w+", text)
         words = [word for word in words if len(word) >= _SHORTEST] or words
-        return _embed([shape for word in words for form in (word.lower(), word.capitalize()) for shape in find_words(_print(form))])
+        return _embed(
+            [
+                shape
+                for word in words
+                for form in (word.lower(), word.capitalize())
+                for shape in find_words(_print(form))
+            ]
+        )
 
 
 def find_words(image: Image) -> list[Any]:
