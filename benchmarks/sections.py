@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import batch, prefix, rag_memory
+from benchmarks import batch, prefix, rag_memory, vision
 from benchmarks.tables import Bar, format_table
 
 Rows = list[dict[str, Any]]
@@ -121,6 +121,9 @@ SECTIONS: dict[str, Section] = {
         "Follow-up questions and copied answers",
         ("--json", "--int4", "--checkpoint", "{checkpoint}"),
         prefix.show,
+    ),
+    "vision": Section(
+        "A second question about a picture, towers at real size", ("--json", "--rounds", "2"), vision.show
     ),
     "batch": Section(
         "`batch` of eight prompts against a loop",

@@ -12,11 +12,12 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import LLMResult
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list
 
 from langchain_minicpm.batching import BATCH_SIZE, Asked, arun_batch, run_batch
-from langchain_minicpm.convert import to_portable
+from langchain_minicpm.convert import add_types, to_portable
 from minicpm_core.types import Chunk
 
 
@@ -85,7 +86,7 @@ class BatchedChatModel(BaseChatModel):
             **kwargs: what `invoke` takes.
         """
         one = partial(super().generate, stop=stop, callbacks=callbacks)
-        messages = self._to_cacheable(messages)
+        messages = self._to_traceable(messages)
         if len(messages) < 2:
             return one(messages, **kwargs)
         asks = [partial(one, [turns], **_own_run(kwargs, n)) for n, turns in enumerate(messages)]
@@ -103,16 +104,21 @@ class BatchedChatModel(BaseChatModel):
             **kwargs: see `generate`.
         """
         one = partial(super().agenerate, stop=stop, callbacks=callbacks)
-        messages = self._to_cacheable(messages)
+        messages = self._to_traceable(messages)
         if len(messages) < 2:
             return await one(messages, **kwargs)
         asks = [partial(one, [turns], **_own_run(kwargs, n)) for n, turns in enumerate(messages)]
         return self._join(_raise_first(await self._arun_batches(asks, BATCH_SIZE)))
 
-    def _to_cacheable(self, messages: list[list[BaseMessage]]) -> list[list[BaseMessage]]:
-        """Return conversations whose texts tell all of them, where a cache looks at their texts."""
+    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
+        value = super()._convert_input(model_input)
+        return ChatPromptValue(messages=add_types(value.to_messages()))
+
+    def _to_traceable(self, messages: list[list[BaseMessage]]) -> list[list[BaseMessage]]:
+        """Return conversations as LangChain can trace them; where a cache looks at their texts, these tell all."""
+        typed = [add_types(turns) for turns in messages]
         uses_cache = self.cache if self.cache is not None else get_llm_cache() is not None
-        return [to_portable(turns) for turns in messages] if uses_cache else messages
+        return [to_portable(turns) for turns in typed] if uses_cache else typed
 
     def _run_batches(self, asks: Sequence[Callable[[], Any]], size: int) -> list[Any]:
         results: list[Any] = []

@@ -35,6 +35,20 @@ _NOT_SHOWN = _CALLS | frozenset("reasoning reasoning_content thinking redacted_t
 """Blocks of an AI message that are not text of its answer; its calls stand in `tool_calls`."""
 
 
+_USUAL_TYPES = {"image": "image/png", "file": "application/pdf", "video": "video/mp4"}
+_BEGINNINGS = {
+    "/9j/": "image/jpeg",
+    "R0lGOD": "image/gif",
+    "UklGR": "image/webp",
+    "Qk": "image/bmp",
+    "SUkq": "image/tiff",
+    "TU0AK": "image/tiff",
+    "iVBOR": "image/png",
+    "JVBERi": "application/pdf",
+}
+"""By the first characters of base64."""
+
+
 def to_template(messages: Sequence[BaseMessage]) -> list[Message]:
     """Return the messages as the chat template's dicts; the engine checks their roles and parts.
 
@@ -67,6 +81,29 @@ def _to_turns(message: BaseMessage) -> list[Message]:
     elif isinstance(message, HumanMessage) and isinstance(message.content, list):
         return _split_results(turn)
     return [turn]
+
+
+def add_types(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return the messages with a MIME type beside base64 that has none, without which LangChain raises an error."""
+    return [
+        message.model_copy(update={"content": [_add_type(part) for part in message.content]})
+        if isinstance(message.content, list) and any(map(_lacks_type, message.content))
+        else message
+        for message in messages
+    ]
+
+
+def _lacks_type(part: Any) -> bool:
+    is_encoded = isinstance(part, dict) and ("base64" in part or part.get("source_type") == "base64")
+    return is_encoded and part.get("type") in _USUAL_TYPES and not part.get("mime_type")
+
+
+def _add_type(part: Any) -> Any:
+    if not _lacks_type(part):
+        return part
+    text = str(part.get("base64") or part.get("data")).lstrip()
+    known = (mime_type for start, mime_type in _BEGINNINGS.items() if text.startswith(start))
+    return {**part, "mime_type": next(known, _USUAL_TYPES[part["type"]])}
 
 
 def to_portable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseLLM, LangSmithParams
+from langchain_core.language_models import BaseLLM, LangSmithParams, LanguageModelInput
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import GenerationChunk, LLMResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list
 from pydantic import ConfigDict
 
 from langchain_minicpm.answers import to_text_chunk
@@ -47,6 +50,74 @@ class MiniCPMLLM(MiniCPMSettings, BaseLLM):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self._tracing_params("llm", stop, kwargs)
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Answer several inputs side by side; see `Runnable.batch`.
+
+        Args:
+            inputs: what `invoke` takes, several times.
+            config: one for all, or one each; `max_concurrency` is the number of inputs that are answered together.
+            return_exceptions: put the error of an input that cannot be answered into its place.
+            **kwargs: what `invoke` takes.
+        """
+        configs = get_config_list(config, len(inputs))
+        refused = self._find_refused(inputs, kwargs) if return_exceptions else set()
+        good = [n for n in range(len(inputs)) if n not in refused]
+        options: dict[str, Any] = {"return_exceptions": return_exceptions, **kwargs}
+        results: dict[int, Any] = {}
+        for n in refused:  # asked alone, so that its callbacks are told of the error
+            results |= {n: super().batch([inputs[n]], [configs[n]], **options)[0]}
+        results |= zip(
+            good, super().batch([inputs[n] for n in good], [configs[n] for n in good], **options), strict=True
+        )
+        return [results[n] for n in range(len(inputs))]
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Do what `batch` does without blocking the event loop.
+
+        Args:
+            inputs: see `batch`.
+            config: see `batch`.
+            return_exceptions: see `batch`.
+            **kwargs: see `batch`.
+        """
+        configs = get_config_list(config, len(inputs))
+        refused = await asyncio.to_thread(self._find_refused, inputs, kwargs) if return_exceptions else set()
+        good = [n for n in range(len(inputs)) if n not in refused]
+        options: dict[str, Any] = {"return_exceptions": return_exceptions, **kwargs}
+        results: dict[int, Any] = {}
+        for n in refused:
+            results |= {n: (await super().abatch([inputs[n]], [configs[n]], **options))[0]}
+        answers = await super().abatch([inputs[n] for n in good], [configs[n] for n in good], **options)
+        results |= zip(good, answers, strict=True)
+        return [results[n] for n in range(len(inputs))]
+
+    def _find_refused(self, inputs: Sequence[LanguageModelInput], options: dict[str, Any]) -> set[int]:
+        """Return the places of the inputs that the engine refuses, such as those beyond the context window."""
+        options = dict(options)
+        stop, raw = options.pop("stop", None), options.pop("raw", None)
+        refused = set()
+        for n, value in enumerate(inputs):
+            try:
+                prompt = self._prompt(self._convert_input(value).to_string(), raw)
+                self.load_engine(options.get("model")).prepare(prompt, **self._request(stop, options))
+            except Exception:  # asked again alone, it is raised once more
+                refused.add(n)
+        return refused
 
     def _stream(
         self,

@@ -15,6 +15,7 @@ COMMANDS = {
     "ask": "answer questions from your documents, with the sources",
     "index": "read documents into an index that LangChain, LlamaIndex and this command share",
     "chat": "talk with a model, with or without documents",
+    "read": "read the text of a picture, with the place of each line",
     "models": "list the families of checkpoints that run, and what they cover",
     "convert": "write a copy of a checkpoint that stock transformers, vLLM and llama.cpp can open",
     "quantize": "write a copy of a checkpoint in int4 that stock transformers opens",
@@ -51,6 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
     _add_index_arguments(chat)
     _add_model_arguments(chat)
     chat.add_argument("--system", metavar="TEXT", help="system message, used where there are no documents")
+
+    read = parsers["read"]
+    read.add_argument("picture", metavar="PICTURE", help="a file, a URL or a data URI")
+    read.add_argument("--boxes", metavar="FILE", help="draw the places into a copy of the picture: .png, .jpg or .webp")
+    read.add_argument("--font", metavar="FILE", help="for --boxes (default: one of this computer with the characters)")
+    read.add_argument("--lines", action="store_true", help="join what stands beside each other, from top to bottom")
+    read.add_argument("--max-slices", type=int, metavar="N", help="tiles at most; more show smaller writing")
+    _add_model_arguments(read, "$MINICPM_VISION_MODEL or MiniCPM-V-4.6")
 
     merge = parsers["merge-adapter"]
     for command in (parsers["convert"], parsers["quantize"], merge):
@@ -91,11 +100,9 @@ def _add_embeddings_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_model_arguments(parser: argparse.ArgumentParser, default: str = "$MINICPM_MODEL or MiniCPM5-1B") -> None:
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", metavar="NAME", help='folder, hub id or "demo" (default: $MINICPM_MODEL or MiniCPM5-1B)'
-    )
+    group.add_argument("--model", metavar="NAME", help=f'folder, hub id or "demo" (default: {default})')
     group.add_argument(
         "--quantization", choices=("int4", "int8", "none", "auto"), help="default: auto, int4 for large ones"
     )

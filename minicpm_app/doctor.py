@@ -7,6 +7,7 @@ import os
 import platform
 from argparse import Namespace
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -73,16 +74,27 @@ def run(options: Namespace) -> int:
 
 
 def _model(options: Namespace, memory: int) -> dict[str, Any]:
-    from minicpm_core.memory import read_needs
+    from minicpm_core.memory import is_gguf, plan, read_needs
 
+    if is_gguf(options.model):
+        make = partial(plan, options.model, quantization=options.quantization, memory_limit=memory)
+        make = partial(make, embeddings=options.embeddings)
+        made, most = make(context_window=options.context_window), make()
+        return _row(options.model, made) | {
+            "quantization": "as stored",
+            "prefill_chunk": made.prefill_chunk,
+            "largest_context_window": most.context_window if most.fits else None,
+            "kv_cache_per_token": made.kv_cache // made.context_window,
+            "changes": [],
+        }
     needs = read_needs(options.model, options.quantization, memory, embeddings=options.embeddings)
-    plan, widest = needs.plan(options.context_window), needs.plan(None)
-    return _row(options.model, plan) | {
-        "prefill_chunk": plan.prefill_chunk,
+    made, widest = needs.plan(options.context_window), needs.plan(None)
+    return _row(options.model, made) | {
+        "prefill_chunk": made.prefill_chunk,
         "largest_context_window": widest.context_window if widest.fits else None,
         "kv_cache_per_token": needs.shape.kv_cache(1, needs.form.value),
         "bits": int(needs.form.value * 8),
-        "changes": [asdict(change) for change in needs.changes(plan)],
+        "changes": [asdict(change) for change in needs.changes(made)],
     }
 
 

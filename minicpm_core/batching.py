@@ -53,9 +53,10 @@ def generate_batch(
     with torch.inference_mode():
         rows = [_Row(n, answer) for n, answer in enumerate(answers)]
         cache, logits = open_cache(model, prefill_chunk), None
-        for logits in cache.read_prompts(prompts, [row.begun for row in rows]):
+        for read in cache.read_prompts(prompts, [row.begun for row in rows]):
             if cancelled.is_set():
                 return
+            logits = read
         while True:
             kept = []
             for n, row in enumerate(rows):

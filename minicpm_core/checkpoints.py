@@ -204,8 +204,9 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
                         None, config=config, state_dict=arranged, dtype=dtype, output_loading_info=True, **extra
                     )
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"the weights in {folder} do not fit its config.json: {reason}") from error
+            if (told := _explain(error, folder)) is None:
+                raise
+            raise told from error
     if info["missing_keys"]:
         names = sorted(info["missing_keys"])
         raise ValueError(f"{folder} lacks {len(names)} tensors that its config.json asks for, e.g. {names[0]}")
@@ -216,6 +217,20 @@ def load_weights(checkpoint: Checkpoint, *, dtype: Any, device: str, quantizatio
     model.config.name_or_path = str(folder)
     model._weight_conversions = None  # so that it is saved under the names that every version of transformers reads
     return model.eval()
+
+
+def _explain(error: RuntimeError, folder: Path) -> Exception | None:
+    """Return what to raise for an error of torch or transformers while weights are loaded, None for it itself."""
+    text = " ".join(str(error).split())
+    reason = text[:300]
+    if "out of memory" in text.lower() or "can't allocate memory" in text:
+        return MemoryError(
+            f"the memory did not suffice to load {folder}: {reason}; free some, choose a smaller quantization, or see "
+            "what would fit with `minicpm doctor`"
+        )
+    if "mismatch" in text.lower() or "conversion" in text.lower():
+        return ValueError(f"the weights in {folder} do not fit its config.json: {reason}")
+    return None
 
 
 @contextmanager

@@ -188,7 +188,7 @@ def evaluate(model: str, quantization: str, text: str, settings: Settings | None
         if length < 2:
             raise ValueError(f"the text is {length} token(s) for this model; perplexity needs two at least")
         window, stride = _choose_windows(engine.context_window, settings)
-        chunk, most = _prefill_chunk(engine), settings.max_tokens_scored or len(ids)
+        chunk, most = engine._memory.prefill_chunk, settings.max_tokens_scored or len(ids)
         with torch.inference_mode():
             prompt_tokens, prefill, decode = _time(engine, ids, chunk, settings)
             peak = peak_memory(device)
@@ -284,12 +284,6 @@ def _time(engine: Any, ids: Sequence[int], chunk: int, settings: Settings) -> tu
         seconds.append((read - started, time.perf_counter() - read))
     prefill, decoding = (statistics.median(column) for column in zip(*seconds[1:], strict=True))
     return prompt, prompt / prefill, decode / decoding
-
-
-def _prefill_chunk(engine: Any) -> int:
-    from minicpm_core import memory
-
-    return int(getattr(engine._memory, "prefill_chunk", 0) or memory.PREFILL_CHUNK)
 
 
 def _wait_for(device: Any) -> None:

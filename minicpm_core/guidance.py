@@ -27,7 +27,7 @@ class Constraint:
         write: makes the grammar (Lark, as llguidance reads it) for answers of about so many tokens.
         opening: the text with which the grammar comes into force; None for the answer's first token.
         forbidden: the opening must not come at all.
-        reserve: the answer ends, wherever the grammar lets it, as soon as no more than so many tokens are left.
+        reserve: the answer ends, wherever the grammar lets it, as soon as fewer than so many tokens are left.
     """
 
     write: Callable[[int], str]
@@ -200,7 +200,7 @@ class Guide:
         import numpy as np
         import torch
 
-        if self._constraint and self._left <= self._constraint.reserve and self._matcher.is_accepting():
+        if self._constraint and self._left < self._constraint.reserve and self._matcher.is_accepting():
             self.is_cut = True
             return [self._tokenizer.stop_id]
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)

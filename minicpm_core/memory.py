@@ -239,7 +239,7 @@ def plan(
     """Return what `model` needs when it is loaded with these arguments, reading its config and file headers only.
 
     Args:
-        model: folder, hub id or "demo".
+        model: folder, hub id, *.gguf file or "demo".
         quantization: "int4", "int8", "none" or "auto".
         context_window: tokens; None takes the model's own, or the largest that fits `memory_limit`.
         memory_limit: bytes, or such as "4GiB".
@@ -251,8 +251,23 @@ def plan(
         FileNotFoundError: no such folder, or files are missing in it.
         ValueError: an argument that is not accepted, or damaged files.
     """
-    needs = read_needs(model, quantization, memory_limit, dtype=dtype, device=device, embeddings=embeddings)
-    return needs.plan(context_window)
+    if not is_gguf(model):
+        needs = read_needs(model, quantization, memory_limit, dtype=dtype, device=device, embeddings=embeddings)
+        return needs.plan(context_window)
+    from minicpm_core.embedder_bytes import embedder_bytes
+    from minicpm_core.gguf.engine import plan_gguf_file
+
+    beside = embedder_bytes(embeddings) if embeddings is not None else 0
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
+    left = None if limit is None else max(limit - beside, 1)
+    options = {"context_window": context_window, "memory_limit": left, "dtype": dtype, "device": device}
+    alone = plan_gguf_file(model, quantization=quantization, **options)
+    return replace(alone, embeddings=beside, limit=limit)
+
+
+def is_gguf(model: str | Path) -> bool:
+    """Tell whether a model's name is that of a GGUF file."""
+    return str(model).lower().endswith(".gguf")
 
 
 def read_needs(
@@ -264,7 +279,7 @@ def read_needs(
     device: str = "auto",
     embeddings: str | Path | None = None,
 ) -> Needs:
-    """Return what `plan` is made from; the arguments are the same."""
+    """Return what `plan` is made from; the arguments are the same, but a GGUF file has a plan only."""
     from minicpm_core.devices import choose_device, choose_dtype
     from minicpm_core.embedder_bytes import embedder_bytes
 

@@ -48,6 +48,9 @@ class RagSettings:
         min_coverage: share of the question's words, 0 to 1; see `min_similarity`.
         follow_up: how a question that follows others is made searchable: "model" rewrites it with the model,
             "history" searches with the earlier question in front of it.
+        pages: how scanned pages and pictures come into the index. "text": by their text; pages without a text layer are
+            read by the vision model given as `page_model`. "image": pages of PDFs and pictures are embedded as
+            pictures. "auto": by the text layer where there is one, else as pictures.
         quote_only: the answer consists of whole sentences of the passages, by a grammar, or is the refusal.
         system_prompts: the rule that the model answers by, per language of the question ("en", "zh").
         condense_prompts: the prompt of `follow_up="model"`, with `{history}` and `{question}`.
@@ -61,6 +64,7 @@ class RagSettings:
     min_coverage: float = 0.5
     follow_up: Literal["model", "history"] = "model"
     quote_only: bool = False
+    pages: Literal["text", "image", "auto"] = "text"
     system_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(SYSTEM_PROMPTS))
     condense_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(CONDENSE_PROMPTS))
     refusals: Mapping[Language, str] = field(default_factory=lambda: dict(REFUSALS))
@@ -72,6 +76,8 @@ class RagSettings:
             raise ValueError(f"chunk_overlap is {self.chunk_overlap}; accepted are 0 to chunk_size - 1 tokens")
         if self.k < 1:
             raise ValueError(f"k is {self.k}; at least one passage is needed")
+        if self.pages not in ("text", "image", "auto"):
+            raise ValueError(f"pages is {self.pages!r}; accepted are 'text', 'image' and 'auto'")
         if self.follow_up not in ("model", "history"):
             raise ValueError(f"follow_up is {self.follow_up!r}; accepted are 'model' and 'history'")
 
@@ -109,6 +115,11 @@ class Passage:
     coverage: float = 0.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def thumbnail(self) -> str | None:
+        """The file of the small picture that the index keeps of a page that it stores as a picture; else None."""
+        return self.metadata.get("thumbnail")
+
 
 def detect_language(text: str) -> Language:
     """Return "zh" when the text holds Chinese characters, else "en"."""
@@ -116,14 +127,34 @@ def detect_language(text: str) -> Language:
 
 
 def build_messages(
-    question: str, passages: Sequence[str], *, system_prompts: Mapping[Language, str] = SYSTEM_PROMPTS
-) -> list[dict[str, str]]:
-    """Return the chat messages that ask `question` over the numbered `passages`, in the question's language."""
+    question: str,
+    passages: Sequence[str],
+    *,
+    system_prompts: Mapping[Language, str] = SYSTEM_PROMPTS,
+    pictures: Mapping[int, Mapping[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the chat messages that ask `question` over the numbered `passages`, in the question's language.
+
+    Args:
+        question: stands last.
+        passages: in the order of their numbers.
+        system_prompts: the rule, per language.
+        pictures: parts of messages that are shown instead of the passages of these numbers.
+    """
     language = detect_language(question)
+    asked = f"{QUESTION_LABELS[language]}{question.strip()}"
+    if pictures:
+        parts: list[Mapping[str, Any]] = []
+        for n, text in enumerate(passages, start=1):
+            shown = n in pictures
+            parts.append({"type": "text", "text": f"[{n}]" if shown else f"[{n}] {' '.join(text.split())}"})
+            parts += [pictures[n]] if shown else []
+        system = {"role": "system", "content": system_prompts[language]}
+        return [system, {"role": "user", "content": [*parts, {"type": "text", "text": asked}]}]
     numbered = "\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(passages, start=1))
     return [
         {"role": "system", "content": system_prompts[language]},
-        {"role": "user", "content": f"{numbered}\n\n{QUESTION_LABELS[language]}{question.strip()}"},
+        {"role": "user", "content": f"{numbered}\n\n{asked}"},
     ]
 
 
@@ -164,10 +195,13 @@ class RefusalLanguage:
 
 
 def is_out_of_scope(passages: Sequence[Passage], settings: RagSettings) -> bool:
-    """Tell whether retrieval found nothing near the question, so that the model need not be asked."""
+    """Tell whether retrieval found nothing near the question, so that the model need not be asked.
+
+    Pages that are pictures are always shown: their similarities are of another scale.
+    """
     if not passages:
         return True
-    if settings.min_similarity is None:
+    if settings.min_similarity is None or any(passage.thumbnail for passage in passages):
         return False
     best = max((p.similarity for p in passages if p.similarity is not None), default=0.0)
     return best < settings.min_similarity and max(p.coverage for p in passages) < settings.min_coverage
@@ -200,7 +234,8 @@ def fit_passages(
     settings: RagSettings,
     *,
     room: int,
-    count_tokens: Callable[[list[dict[str, str]]], int],
+    count_tokens: Callable[[list[dict[str, Any]]], int],
+    show: Callable[[Sequence[Passage]], Mapping[int, Mapping[str, Any]]] | None = None,
 ) -> list[Passage]:
     """Return the passages without the lowest-ranked ones that a prompt of `room` tokens cannot hold; one always stays.
 
@@ -210,12 +245,15 @@ def fit_passages(
         settings: of the index.
         room: longest prompt, in tokens; see `prompt_room`.
         count_tokens: tells the length of a prompt's messages in tokens.
+        show: returns the pictures of passages for `build_messages`; None where there are none.
     """
     kept = list(passages)
 
     def too_long() -> bool:
         texts = [passage.text for passage in kept]
-        return count_tokens(build_messages(question, texts, system_prompts=settings.system_prompts)) > room
+        pictures = show(kept) if show else None
+        messages = build_messages(question, texts, system_prompts=settings.system_prompts, pictures=pictures)
+        return count_tokens(messages) > room
 
     while len(kept) > 1 and too_long():
         kept.pop()

@@ -22,6 +22,7 @@ class Retrieval:
         causal: attention looks back only, unless `is_causal` in config.json says otherwise.
         query: the query's text, with {query}; instructed is the same with {instruction}.
         max_tokens: longest input, special tokens included.
+        pictures: it embeds pictures too, with tower and resampler of its family.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Retrieval:
     query: str
     instructed: str
     max_tokens: int
+    pictures: bool = False
 
 
 def _is(config: Json, *model_types: str) -> bool:
@@ -49,14 +51,16 @@ EMBEDDERS: tuple[Retrieval, ...] = (
     ),
     Retrieval(
         name="visrag-ret",
-        covers="VisRAG-Ret (texts)",
+        covers="VisRAG-Ret",
         base=lambda config: _is(config, "minicpmv"),
         causal=True,
         query="Represent this query for retrieving relevant documents: {query}",
         instructed="{instruction}{query}",
         max_tokens=2048,
+        pictures=True,
     ),
 )
+PICTURE_EMBEDDERS = tuple(row for row in EMBEDDERS if row.pictures)
 RERANKERS: tuple[Retrieval, ...] = (
     Retrieval(
         name="minicpm-reranker",

@@ -56,17 +56,24 @@ class _Body:
         quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=torch_dtype)
         self._tokenizer = load_tokenizer(self._checkpoint)
         self._control = ControlTokens(self._tokenizer)
-        loaded = load_weights(self._checkpoint, dtype=torch_dtype, device=chosen, quantization_config=quantized)
-        self.model = loaded.model
+        self._loading = {"dtype": torch_dtype, "device": chosen, "quantization_config": quantized}
+        self.memory_bytes = memory.weights
+        self.model: Any = None
+        self._load()
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of a text, without special tokens."""
         return len(self._ids(text))
 
     def release(self) -> None:
-        """Free the model's memory; it cannot be used afterwards."""
+        """Free the model's memory; it is loaded again when it is used."""
         with self._lock:
             self.model = None
+
+    def _load(self) -> None:
+        """Load the weights where they are not in memory."""
+        if self.model is None:
+            self.model = load_weights(self._checkpoint, **self._loading).model
 
     def _query(self, query: str) -> str:
         if self._instruction is None:
@@ -87,8 +94,7 @@ class _Body:
             ids = torch.tensor([row + [0] * (width - len(row)) for row in part])
             mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in part])
             with self._lock, torch.inference_mode():
-                if self.model is None:
-                    raise RuntimeError(f"the model {self.name} was released; make a new one")
+                self._load()
                 device, dtype = self.model.device, self.model.dtype
                 hidden = self.model(
                     input_ids=ids.to(device),
@@ -153,13 +159,9 @@ class EmbeddingModel(_Body):
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text, in order; long texts are cut to `max_tokens`."""
-        import torch
-
         vectors = []
         for hidden, mask in self._hidden([self._encode(text) for text in texts]):
-            weights = (mask * mask.cumsum(dim=1)).float()
-            mean = (hidden * weights[..., None]).sum(dim=1) / weights.sum(dim=1, keepdim=True)
-            vectors += torch.nn.functional.normalize(mean[:, : self.dimensions], dim=1).tolist()
+            vectors += weighted_mean(hidden, mask, self.dimensions).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
@@ -238,6 +240,21 @@ class RerankerModel(_Body):
         bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         query = query[: self.max_tokens // 2]
         return [bos, *query, eos, *document][: self.max_tokens]
+
+
+def weighted_mean(hidden: Any, mask: Any, dimensions: int | None = None) -> Any:
+    """Return [batch, dimensions] vectors of length one: the mean of the hidden states weighted by their positions.
+
+    Args:
+        hidden: [batch, tokens, size], padded on the right.
+        mask: [batch, tokens], 1 where there is a token.
+        dimensions: of the vectors; None keeps all.
+    """
+    import torch
+
+    weights = (mask * mask.cumsum(dim=1)).float()
+    mean = (hidden * weights[..., None]).sum(dim=1) / weights.sum(dim=1, keepdim=True)
+    return torch.nn.functional.normalize(mean[:, :dimensions], dim=1)
 
 
 def _headless(checkpoint: Checkpoint) -> Checkpoint:

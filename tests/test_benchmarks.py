@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import batch, gpu, prefix, rag_memory
+from benchmarks import batch, gpu, prefix, rag_memory, vision
 from benchmarks.__main__ import MARKS, fill_document, write_report
 from benchmarks.sections import SECTIONS, show_int4, show_loading, show_memory
 from benchmarks.tables import Bar, format_bars, format_table
@@ -48,6 +48,14 @@ def test_prefix_has_a_bar_for_each_kind() -> None:
         (1.4, 1.5, False),
         (0.96, 0.95, True),
     ]
+
+
+def test_vision_has_a_bar_for_second_questions_only() -> None:
+    row = {"model": "V", "prompt_tokens": 9, "cached": 5, "clock": comparison(4.9), "processor": comparison(9)}
+    rows = [row | {"what": what} for what in ("second question", "question with other words before")]
+    table, bars = vision.show(rows)
+    assert [(bar.name, bar.measured, bar.met) for bar in bars] == [("V: second question", 4.9, False)]
+    assert len(table.splitlines()) == 4
 
 
 def test_batch_shows_ratio_and_equality() -> None:

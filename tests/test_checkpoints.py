@@ -218,6 +218,29 @@ def test_files_that_do_not_fit_the_config_are_refused(change: dict[str, Any], se
         minicpm_core.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "sentence"),
+    [
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", MemoryError, "did not suffice"),
+        ("CUDA out of memory. Tried to allocate 9 GiB", MemoryError, "did not suffice to load"),
+        ("size mismatch for model.norm.weight", ValueError, "do not fit its config.json: size mismatch"),
+        ("the model is out of order", RuntimeError, "^the model is out of order$"),
+    ],
+)
+def test_what_went_wrong_in_torch_is_told_as_what_it_is(
+    text: str, kind: type[Exception], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(text)
+
+    folder = write_family(tmp_path, "minicpm5")
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "from_pretrained", fail)
+    with pytest.raises(kind, match=sentence):
+        minicpm_core.load(folder)
+
+
 def test_bos_is_put_first_once_for_chats_and_plain_texts(tmp_path: Path) -> None:
     for name in ("minicpm", "minicpm5"):  # the template of the second writes it itself
         with minicpm_core.load(write_family(tmp_path / name, name)) as engine:

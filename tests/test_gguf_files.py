@@ -14,6 +14,7 @@ from minicpm_core.gguf.checkpoint import open_gguf
 from minicpm_core.gguf.engine import gguf_limits, plan_gguf
 from minicpm_core.gguf.header import read_header
 from minicpm_core.gguf.tokenizer import read_tokenizer
+from minicpm_core.memory import plan
 from tests.toy import write_llama
 from tests.toy_gguf import convert, write_gguf
 
@@ -153,6 +154,19 @@ def test_the_window_is_fitted_to_the_memory(file: Path) -> None:
     assert not plan_gguf(checkpoint, None, 1000).fits
     with pytest.raises(ValueError, match="context_window is 513; this model accepts 1 to 512"):
         plan_gguf(checkpoint, 513, None)
+
+
+def test_the_plan_of_a_file_is_asked_for_as_that_of_a_folder(file: Path) -> None:
+    alone = plan(file, context_window=300, device="cpu")
+    assert (alone.weights, alone.kv_cache, alone.embeddings) == (file.stat().st_size, 300 * 256, 0)
+    beside = plan(file, memory_limit="16GiB", device="cpu", embeddings="demo")
+    assert (beside.context_window, beside.limit, beside.fits) == (512, 2**34, True)
+    assert beside.total == alone.total + 212 * 256 + beside.embeddings
+    assert beside.embeddings > 2**20
+    with pytest.raises(ValueError, match="is used as it was quantised"):
+        plan(file, quantization="int4")
+    with pytest.raises(ValueError, match="computed in its own formats"):
+        plan(file, dtype="float32")
 
 
 @pytest.mark.parametrize(

@@ -206,8 +206,9 @@ def test_other_checkpoints_are_refused(tmp_path: Path, toy: Path) -> None:
         EmbeddingModel(tmp_path, batch_size=0)
 
 
-def test_a_released_model_says_so(tmp_path: Path) -> None:
+def test_a_released_model_is_loaded_again(tmp_path: Path) -> None:
     model = EmbeddingModel(write_family(tmp_path, "minicpm"))
+    vector = model.embed_query("a")
     model.release()
-    with pytest.raises(RuntimeError, match="was released"):
-        model.embed_query("a")
+    assert model.model is None
+    assert model.embed_query("a") == vector

@@ -99,10 +99,7 @@ def load_gguf(
     """
     if adapter:
         raise ValueError(_NO_ADAPTERS)
-    if quantization not in (None, "none", "auto"):
-        raise ValueError(f"quantization is {quantization!r}; a GGUF file is used as it was quantised: leave it out")
-    if dtype != "auto":
-        raise ValueError(f"dtype is {dtype!r}; a GGUF file is computed in its own formats: leave it out")
+    _refuse_formats(quantization, dtype)
     if revision is not None:
         raise ValueError(f"revision is {revision!r}; it belongs to a hub id, not to a file: leave it out")
     checkpoint = open_gguf(model, family)
@@ -132,6 +129,13 @@ def load_gguf(
     if own != other:
         logger.warning("%s: the tokenizer differs from llama.cpp's on a sample; %s, %s", model, own, other)
     return GgufEngine(checkpoint, made, tokenizer, memory)
+
+
+def _refuse_formats(quantization: str | None, dtype: str) -> None:
+    if quantization not in (None, "none", "auto"):
+        raise ValueError(f"quantization is {quantization!r}; a GGUF file is used as it was quantised: leave it out")
+    if dtype != "auto":
+        raise ValueError(f"dtype is {dtype!r}; a GGUF file is computed in its own formats: leave it out")
 
 
 def _offloads() -> bool:
@@ -213,6 +217,20 @@ def plan_gguf(
         return least if context_window is not None else make(longest, chunk)
     spare = max(limit - least.total, 0) // max(sizes.cache, 1)
     return make(min(least.context_window + spare, longest), chunk)
+
+
+def plan_gguf_file(
+    model: str | Path,
+    *,
+    quantization: str | None = None,
+    context_window: int | None = None,
+    memory_limit: int | str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> MemoryPlan:
+    """Return what the file needs, from its head; arguments and errors are those of `load_gguf`."""
+    _refuse_formats(quantization, dtype)
+    return plan_gguf(open_gguf(model, None), context_window, memory_limit, device=choose_device(device))
 
 
 def gguf_limits(

@@ -6,43 +6,27 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 from minicpm_core.index.catalog import CATALOG_NAME, FORMAT_VERSION, Catalog, FileRow
 from minicpm_core.index.cutting import splitting_name
 from minicpm_core.index.discovery import FailedFile, Found, find_files, name_sources
 from minicpm_core.index.embedders import DEMO_EMBEDDINGS, Embedder, resolve_embedder
 from minicpm_core.index.lock import LOCK_NAME, writer_lock
+from minicpm_core.index.looking import UNREAD, Looking, Seen
+from minicpm_core.index.page_models import PageEmbedder
+from minicpm_core.index.pages import can_be_looked_at, is_picture_file
+from minicpm_core.index.picture_store import PictureStore
 from minicpm_core.index.progress import Pace, Progress
-from minicpm_core.index.readers import ACCEPTED_TYPES, read_bytes, read_parts
+from minicpm_core.index.readers import Parts, read_bytes, read_parts
 from minicpm_core.index.recorded import resolve_recorded
+from minicpm_core.index.report import IndexReport, describe_nothing
 from minicpm_core.index.store import CHROMA_NAME, close_chroma, empty_collection, open_chroma
 from minicpm_core.index.writing import Writer
 from minicpm_core.rag import RagSettings
-
-
-@dataclass(frozen=True)
-class IndexReport:
-    """What a run of `build_index` did, by the names under which files are stored.
-
-    Args:
-        skipped: files in the folders of a type that is not read.
-        failed: files that could not be read, with the reason; of one indexed before, the earlier passages stay.
-        chunks: passages now in the index.
-        notes: sentences about what else was noticed: another way to cut passages, an index that had to be mended.
-    """
-
-    added: tuple[str, ...]
-    updated: tuple[str, ...]
-    unchanged: tuple[str, ...]
-    removed: tuple[str, ...]
-    skipped: tuple[str, ...]
-    failed: tuple[FailedFile, ...]
-    chunks: int
-    seconds: float
-    notes: tuple[str, ...] = ()
 
 
 def build_index(
@@ -51,6 +35,9 @@ def build_index(
     persist_directory: str | Path,
     embeddings: str | Path | Embedder | None = None,
     settings: RagSettings | None = None,
+    pages: Literal["text", "image", "auto"] | None = None,
+    page_embeddings: str | Path | PageEmbedder | None = None,
+    page_model: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Index files and folders, or bring an index up to date: what has not changed is not read into it again.
@@ -60,6 +47,9 @@ def build_index(
     stop the others. Files are split anew when their content or the settings' chunk_size or chunk_overlap have changed;
     passages are never longer than the embedding model reads.
 
+    Pages are looked at before anything is stored: what looks at them is released before the embeddings load. A page
+    that cannot be rendered is reported, the others are stored, and the next run tries it again.
+
     A run that is ended, even by kill -9, loses no file that was finished; the next one goes on with the one in work.
 
     Args:
@@ -68,6 +58,12 @@ def build_index(
         embeddings: a sentence-transformers name, "demo", or an object with embed_documents and embed_query. None takes
             those of the index, for a new one DEFAULT_EMBEDDINGS.
         settings: None takes those of the index, for a new one the defaults (`RagSettings.demo()` with "demo").
+        pages: how scanned pages and pictures are indexed, instead of `settings.pages`; see there.
+        page_embeddings: for "image" and "auto": a folder or hub id of VisRAG-Ret or of a CLIP model for
+            sentence-transformers, "demo", or an object with embed_images and embed_query. None takes those of the
+            index, for a new one DEFAULT_PAGE_EMBEDDINGS ("demo" with the demo embeddings).
+        page_model: for "text": what reads pages without a text layer: a vision model's folder or hub id, an engine, or
+            a function from a picture to its text. None takes that of the index, if there is one.
         on_progress: called after every file and every batch of passages.
 
     Raises:
@@ -81,7 +77,8 @@ def build_index(
     with writer_lock(directory):
         catalog = Catalog(directory)
         try:
-            return _Build(directory, catalog, embeddings, settings, on_progress).run(found, started)
+            looks = (pages, page_embeddings, page_model)
+            return _Build(directory, catalog, embeddings, settings, on_progress).run(found, started, *looks)
         finally:
             made = catalog.get("embeddings") is not None
             catalog.close()
@@ -119,22 +116,46 @@ class _Build:
         self.by_name = embeddings is None or isinstance(embeddings, str | Path)
         self.failed: list[FailedFile] = []
         self.recut = 0
+        self.notes: list[str] = []
 
-    def run(self, found: Found, started: float) -> IndexReport:
+    def run(
+        self,
+        found: Found,
+        started: float,
+        pages: Literal["text", "image", "auto"] | None,
+        page_embeddings: str | Path | PageEmbedder | None,
+        page_model: Any,
+    ) -> IndexReport:
+        if pages is not None:
+            self.settings = replace(self.settings, pages=pages)
         self.client, collection = open_chroma(self.directory)
         try:
             if self.fresh:
                 collection = empty_collection(self.client)
-            self.writer = Writer(self.directory, self.catalog, collection, self.embedder, self.name, self.settings)
+            pictures = PictureStore(self.directory, self.catalog, self.client)
+            demo = self.name == DEMO_EMBEDDINGS
+            given = (self.settings.pages, page_embeddings, page_model)
+            self.looking = Looking(self.catalog, self.directory, pictures, *given, demo=demo)
+            self.writer = Writer(
+                self.directory, self.catalog, collection, self.embedder, self.name, self.settings, pictures
+            )
             notes = self.writer.settle()
+            if not pictures.count():
+                pictures.forget_all()
             values = {"settings": json.dumps(self.settings.to_dict(), ensure_ascii=False)}
             if self.fresh:
                 self.writer.begin_index(values | {"format": FORMAT_VERSION}, by_name=self.by_name)
             else:
                 self.catalog.set(values)
+            self.catalog.set(self.looking.record())
             self.catalog.add_roots(found.roots)
             removed = self._remove_deleted(found)
+            if not self.looking.takes_pictures:
+                found = found.without_pictures()
+                removed += self._remove_pictures(notes)
             added, updated, unchanged = self._add(found)
+            pictures.settle(thorough=False)
+            shown = pictures.count()
             self.writer.leave()
         finally:
             close_chroma(self.client)
@@ -147,10 +168,11 @@ class _Build:
             failed=(*found.failed, *self.failed),
             chunks=self.catalog.count(),
             seconds=time.perf_counter() - started,
-            notes=(*notes, *self._splitting_notes()),
+            notes=(*notes, *self.notes, *self._splitting_notes()),
+            pages=shown,
         )
-        if not report.chunks and not removed:
-            raise ValueError(_nothing_indexed(report))
+        if not report.chunks and not report.pages and not removed:
+            raise ValueError(describe_nothing(report))
         return report
 
     def _remove_deleted(self, found: Found) -> list[str]:
@@ -162,10 +184,47 @@ class _Build:
             file = Path(path)
             if not file.exists() and (file in given or any(file.is_relative_to(root) for root in roots)):
                 self.writer.remove(path)
+                self.looking.store.forget_looks(path, None)
                 removed.append(row.source)
         gone = [path for path in found.missing if str(path) not in rows or path not in given]
         self.failed += [FailedFile(str(path), "does not exist; check the path") for path in gone]
         return removed
+
+    def _remove_pictures(self, notes: list[str]) -> list[str]:
+        """Take pictures out of an index that is told to hold text only."""
+        rows = {path: row for path, row in self.catalog.files().items() if is_picture_file(path)}
+        for path in rows:
+            self.writer.remove(path)
+            self.looking.store.forget_looks(path, None)
+        if rows:
+            notes.append(f"{len(rows)} pictures have left the index: pages is 'text', and no page_model reads them")
+        return [row.source for row in rows.values()]
+
+    def _look(self, sources: Mapping[Path, str], rows: Mapping[str, FileRow]) -> None:
+        """Have the pages of new and changed files looked at, before the embeddings are needed."""
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            if not begun and callable(release := getattr(self.embedder, "release", None)):
+                release()
+            begun = True
+
+        for file, source in sources.items():
+            if not can_be_looked_at(file):
+                continue
+            try:
+                data = read_bytes(file)
+                digest = hashlib.sha256(data).hexdigest()
+                row = rows.get(str(file))
+                if row is None or (row.hash, row.splitting) != (digest, self._splitting(file)):
+                    self.looking.look(file, source, data, digest, begin)
+            except (ValueError, OSError, ImportError):
+                continue  # told when the file is read to be stored
+        self.looking.release()
+
+    def _splitting(self, file: Path) -> str:
+        return self.looking.splitting(file, self.splitting)
 
     def _add(self, found: Found) -> tuple[list[str], list[str], list[str]]:
         added: list[str] = []
@@ -174,6 +233,7 @@ class _Build:
         rows = self.catalog.files()
         names = name_sources(found.files, {row.source: path for path, row in rows.items()})
         sources = dict(sorted(names.items(), key=lambda item: item[1]))
+        self._look(sources, rows)
         pace = Pace({source: self._weight(file, rows.get(str(file))) for file, source in sources.items()})
         for done, (file, source) in enumerate(sources.items()):
             row = rows.get(str(file))
@@ -183,26 +243,37 @@ class _Build:
                 stat = file.stat()
                 data = read_bytes(file)
                 digest = hashlib.sha256(data).hexdigest()
-                if row is not None and (row.hash, row.splitting) == (digest, self.splitting):
+                if row is not None and (row.hash, row.splitting) == (digest, self._splitting(file)):
                     unchanged.append(source)
                     continue
-                parts = read_parts(data, file.suffix)
+                seen: Seen | None = None
+                if can_be_looked_at(file):
+                    seen = self.looking.see(file, source, data, digest)
+                    parts = Parts(seen.pages)
+                else:
+                    parts = read_parts(data, file.suffix)
             except (ValueError, OSError, ImportError) as error:
                 reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
                 kept = "; what was indexed of it earlier is kept" if row else ""
                 self.failed.append(FailedFile(source, reason + kept))
                 continue
-            self.recut += row is not None and row.hash == digest
+            self.recut += row is not None and row.hash == digest and not row.splitting.endswith(f"/{UNREAD}")
             if row is not None:
                 self.writer.remove(str(file))
-            entry = FileRow(str(file), source, digest, self.splitting, 0, stat.st_size, stat.st_mtime)
+            splitting = f"{self._splitting(file)}/{UNREAD}" if seen and seen.failed else self._splitting(file)
+            entry = FileRow(str(file), source, digest, splitting, 0, stat.st_size, stat.st_mtime)
             before = pace.chunks
-            for chunks, share in self.writer.store(entry, parts.pages):
+            looked = (seen.pictures, seen.vectors) if seen else ((), ())
+            for chunks, share in self.writer.store(entry, parts.pages, *looked):
                 pace.chunks += chunks
                 self._report(pace.at(done, share))
             self.failed += [FailedFile(f"{source}/{member}", reason) for member, reason in parts.failed]
+            if seen:
+                self.failed += seen.failed
+                self.notes += [seen.note] if seen.note else []
+            self.looking.store.forget_looks(str(file), digest)
             pace.end_file(source)
-            if pace.chunks > before:
+            if pace.chunks > before or (seen and seen.pictures):
                 (updated if row else added).append(source)
         if sources:
             self._report(pace.at(len(sources)))
@@ -213,7 +284,11 @@ class _Build:
             stat = file.stat()
         except OSError:
             return 0
-        same = row is not None and (row.size, row.mtime, row.splitting) == (stat.st_size, stat.st_mtime, self.splitting)
+        same = row is not None and (row.size, row.mtime, row.splitting) == (
+            stat.st_size,
+            stat.st_mtime,
+            self._splitting(file),
+        )
         return 0 if same else max(stat.st_size, 1)
 
     def _report(self, progress: Progress) -> None:
@@ -224,6 +299,9 @@ class _Build:
         if not self.recut:
             return []
         old, new = self.earlier, self.settings
+        if old is not None and old.pages != new.pages:
+            were = "files were" if self.recut > 1 else "file was"
+            return [f"pages is {new.pages!r}, and was {old.pages!r}: {self.recut} unchanged {were} indexed anew"]
         files = f"{self.recut} unchanged file{'s were' if self.recut > 1 else ' was'} split anew: "
         if old is None or (old.chunk_size, old.chunk_overlap) == (new.chunk_size, new.chunk_overlap):
             return [files + "this version of the package cuts passages in another way than the one that made the index"]
@@ -231,11 +309,3 @@ class _Build:
             f"{files}chunk_size and chunk_overlap are {new.chunk_size} and {new.chunk_overlap} tokens, and were "
             f"{old.chunk_size} and {old.chunk_overlap}"
         ]
-
-
-def _nothing_indexed(report: IndexReport) -> str:
-    reasons = [f"{failed.source} {failed.reason}" for failed in report.failed]
-    reasons += [f"{source} is of a type that is not read" for source in report.skipped]
-    told = "; ".join(reasons[:10]) or "the folders hold no files"
-    more = f"; and {len(reasons) - 10} more" if len(reasons) > 10 else ""
-    return f"nothing could be indexed (accepted are {ACCEPTED_TYPES}): {told}{more}"

@@ -33,6 +33,11 @@ CREATE TABLE IF NOT EXISTS chunks (
 CREATE INDEX IF NOT EXISTS chunks_by_path ON chunks (path);
 CREATE TABLE IF NOT EXISTS page_texts (
     path TEXT NOT NULL, part INTEGER NOT NULL, text BLOB NOT NULL, PRIMARY KEY (path, part));
+CREATE TABLE IF NOT EXISTS pictures (
+    id TEXT PRIMARY KEY, path TEXT NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS looks (
+    path TEXT NOT NULL, hash TEXT NOT NULL, part INTEGER NOT NULL, seen_by TEXT NOT NULL, seen BLOB NOT NULL,
+    PRIMARY KEY (path, hash, part, seen_by));
 CREATE VIRTUAL TABLE IF NOT EXISTS terms USING fts5 (words, characters, tokenize = "ascii tokenchars '.'");
 """
 
@@ -184,8 +189,26 @@ class Catalog:
                 found[row[0]] = StoredChunk(row[0], row[1], json.loads(row[2]))
         return found
 
-    def find(self, question: Words, n: int) -> list[tuple[str, float]]:
-        """Return the `n` best passages by words: (id, BM25 score), best first, higher is better."""
+    def beside(self, chunk: StoredChunk, steps: int) -> StoredChunk | None:
+        """Return the passage `steps` behind another one (before it where negative) on the same page."""
+        path, number = chunk.metadata["path"], int(chunk.metadata["chunk"]) + steps
+        rows = self._rows(
+            "SELECT id, text, metadata FROM chunks WHERE path = ? AND number = "
+            f"(SELECT number FROM chunks WHERE id = ?) + ? AND {_FINISHED}",
+            (path, chunk.id, steps),
+        )
+        found = [StoredChunk(row[0], row[1], json.loads(row[2])) for row in rows]
+        page = chunk.metadata.get("part")
+        return next((c for c in found if (c.metadata["chunk"], c.metadata.get("part")) == (number, page)), None)
+
+    def find(self, question: Words, n: int, where: tuple[str, Sequence[Any]] = ("1", ())) -> list[tuple[str, float]]:
+        """Return the `n` best passages by words: (id, BM25 score), best first, higher is better.
+
+        Args:
+            question: what to look for.
+            n: passages at most.
+            where: an SQL condition on `chunks` and its values, as of `filters.where_sql`.
+        """
         terms = [f'words : "{word}"' for word in dict.fromkeys(question.words)]
         terms += [f'characters : "{character}"' for character in dict.fromkeys(question.characters)]
         if not terms:
@@ -193,9 +216,9 @@ class Catalog:
         rows = self._rows(
             f"SELECT chunks.id, -bm25(terms, 1.0, {_CHARACTER_WEIGHT}) AS score "
             "FROM terms JOIN chunks ON chunks.number = terms.rowid WHERE terms MATCH ? "
-            f"AND {_FINISHED} "
+            f"AND {_FINISHED} AND {where[0]} "
             "ORDER BY score DESC, chunks.number LIMIT ?",
-            (" OR ".join(terms), n),
+            (" OR ".join(terms), *where[1], n),
         )
         return [(str(row[0]), float(row[1])) for row in rows]
 
@@ -211,7 +234,7 @@ class Catalog:
 
 def _forget(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("DELETE FROM terms WHERE rowid IN (SELECT number FROM chunks WHERE path = ?)", (path,))
-    for table in ("chunks", "page_texts", "files"):
+    for table in ("chunks", "page_texts", "pictures", "files"):
         connection.execute(f"DELETE FROM {table} WHERE path = ?", (path,))
 
 

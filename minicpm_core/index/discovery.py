@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from minicpm_core.index.pages import is_picture_file
 from minicpm_core.index.readers import ACCEPTED_TYPES, is_readable_type
 
 
@@ -37,6 +38,21 @@ class Found:
     failed: tuple[FailedFile, ...]
     missing: tuple[Path, ...] = ()
 
+    def without_pictures(self) -> Found:
+        """Return the same with pictures among the files that are not read."""
+        files = {path: parts for path, parts in self.files.items() if not is_picture_file(path)}
+        skipped, failed = list(self.skipped), list(self.failed)
+        for path in self.files.keys() - files.keys():
+            root = next((root for root in self.roots if path.is_relative_to(root)), None)
+            if root is not None:
+                skipped.append(path.relative_to(root).as_posix())
+            else:
+                failed.append(FailedFile(str(path), _PICTURE))
+        return replace(self, files=files, skipped=tuple(sorted(skipped)), failed=tuple(failed))
+
+
+_PICTURE = "is a picture; set pages to 'image' or 'auto', or give a vision model as page_model=..., to have it indexed"
+
 
 def find_files(paths: str | Path | Iterable[str | Path], *, ignore: Path) -> Found:
     """Return the files to index: those given and, sorted, those in folders, except hidden ones and the folder `ignore`.
@@ -59,13 +75,13 @@ def find_files(paths: str | Path | Iterable[str | Path], *, ignore: Path) -> Fou
             roots.append(resolved)
             for file in _walk(resolved, ignore):
                 depth = len(file.relative_to(resolved).parts)
-                if is_readable_type(file):
+                if is_readable_type(file) or is_picture_file(file):
                     files.setdefault(file.resolve(), min(depth, len(file.resolve().parts) - 1))
                 else:
                     skipped.append(file.relative_to(resolved).as_posix())
         elif not path.exists():
             missing.append(resolved)
-        elif not is_readable_type(resolved):
+        elif not (is_readable_type(resolved) or is_picture_file(resolved)):
             reason = f"has the type {path.suffix or '(none)'!r}; accepted are {ACCEPTED_TYPES}"
             failed.append(FailedFile(str(item), reason))
         else:

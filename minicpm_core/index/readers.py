@@ -12,6 +12,7 @@ from minicpm_core.index.epub import read_epub
 from minicpm_core.index.html import find_charset, read_html
 from minicpm_core.index.office import read_docx, read_pptx
 from minicpm_core.index.outline import Page, chapter_headings, code_headings, markdown_headings
+from minicpm_core.index.pages import is_picture_file
 from minicpm_core.index.pdf import read_pdf_pages
 from minicpm_core.index.pdf_outline import read_pdf_headings
 from minicpm_core.index.tables import read_csv, read_xlsx
@@ -28,9 +29,7 @@ def _read_pdf(data: bytes) -> list[Page]:
     headings = read_pdf_headings(data, texts)
     pages = [Page(n + 1, text, found) for n, (text, found) in enumerate(zip(texts, headings, strict=True))]
     if not any(page.text for page in pages):
-        raise ValueError(
-            "has no text layer (pages as pictures are not read yet); run it through text recognition (OCR)"
-        )
+        raise ValueError("has no text layer; unpack it, so that its pages can be looked at")
     return pages
 
 
@@ -87,13 +86,13 @@ def is_readable_type(path: Path) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the contents of a file of an accepted type and size.
+    """Return the contents of a file of an accepted type and size, or of a picture.
 
     Raises:
         ValueError: the type is not read, or the file is larger than MAX_FILE_BYTES.
         OSError: the file cannot be opened.
     """
-    if not is_readable_type(path):
+    if not (is_readable_type(path) or is_picture_file(path)):
         raise ValueError(f"has the type {path.suffix or '(none)'!r}; accepted are {ACCEPTED_TYPES}")
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:

@@ -8,11 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minicpm_core.index.catalog import CATALOG_NAME, Catalog, StoredChunk
-from minicpm_core.index.embedders import Embedder, knows_language
+from minicpm_core.index.embedders import Embedder, knows_language, measure
+from minicpm_core.index.filters import Where, normalise_where, where_sql
+from minicpm_core.index.neighbours import join_neighbours
+from minicpm_core.index.page_models import PageEmbedder
+from minicpm_core.index.picture_search import PictureSearch, merge
+from minicpm_core.index.picture_store import PictureStore
 from minicpm_core.index.recorded import check_dimension, check_embedder, resolve_recorded
+from minicpm_core.index.reranking import RERANKED, Reranker, rerank
+from minicpm_core.index.residence import release_unless_fitting
 from minicpm_core.index.store import close_chroma, open_chroma, similarities, similarities_of
 from minicpm_core.index.words import Words, coverage, has_cjk, passage_words, question_words
 from minicpm_core.rag import Passage, RagSettings
@@ -28,7 +35,14 @@ class Index:
     """An index on disk, opened with `Index.open`; searches are safe from several threads, and `close` ends it."""
 
     def __init__(
-        self, directory: Path, catalog: Catalog, *, embeddings_name: str, embedder: Embedder, settings: RagSettings
+        self,
+        directory: Path,
+        catalog: Catalog,
+        *,
+        embeddings_name: str,
+        embedder: Embedder,
+        settings: RagSettings,
+        page_embeddings: str | Path | PageEmbedder | None = None,
     ) -> None:
         self.directory = directory
         self.embeddings_name = embeddings_name
@@ -36,17 +50,27 @@ class Index:
         self.settings = settings
         self._catalog = catalog
         self.client, self._collection = open_chroma(directory)
+        store = PictureStore(directory, catalog, self.client)
+        self.pictures = PictureSearch(directory, catalog, store, page_embeddings)
+        self.memory_limit: int | None = None
+        """Bytes that the two embedders may take together; None is no limit."""
         self._lock = threading.Lock()
         self._closed = False
         self._checked = False
 
     @classmethod
-    def open(cls, persist_directory: str | Path, embeddings: str | Path | Embedder | None = None) -> Index:
+    def open(
+        cls,
+        persist_directory: str | Path,
+        embeddings: str | Path | Embedder | None = None,
+        page_embeddings: str | Path | PageEmbedder | None = None,
+    ) -> Index:
         """Open the index in a folder.
 
         Args:
             persist_directory: the folder that `build_index` wrote.
             embeddings: None takes those that made the index; an object must be given again.
+            page_embeddings: the same for the pages that are stored as pictures.
 
         Raises:
             FileNotFoundError: there is no index in the folder.
@@ -62,52 +86,102 @@ class Index:
                 raise FileNotFoundError(_no_index(directory))
             name, embedder = resolve_recorded(catalog, recorded, directory, embeddings)
             values = RagSettings.from_dict(json.loads(settings))
-            return cls(directory, catalog, embeddings_name=name, embedder=embedder, settings=values)
+            return cls(
+                directory,
+                catalog,
+                embeddings_name=name,
+                embedder=embedder,
+                settings=values,
+                page_embeddings=page_embeddings,
+            )
         except BaseException:
             catalog.close()
             raise
+
+    def make_room(self, model: Any, limit: int | None) -> bool:
+        """Release the embedders unless they fit beside `model`; see `release_unless_fitting`."""
+        pictures = [self.pictures.embedder] if self.pictures.loaded else []
+        return release_unless_fitting(model, [self.embedder, *pictures], limit)
 
     @property
     def collection(self) -> Collection:
         """The Chroma collection, for LangChain's and LlamaIndex's own vector stores."""
         return self._collection
 
-    def search(self, query: str, k: int | None = None) -> list[Passage]:
+    def search(
+        self,
+        query: str,
+        k: int | None = None,
+        *,
+        where: Where | None = None,
+        reranker: Reranker | None = None,
+        budget: int | None = None,
+    ) -> list[Passage]:
         """Return the `k` best passages, best first: vectors and words, joined by reciprocal-rank fusion.
 
-        Exactly `k` come back when the index holds as many different texts; each text comes once.
+        Exactly `k` come back when the index holds as many different texts that `where` holds for; each text comes once.
 
         Args:
             query: the question.
             k: passages wanted; None takes the settings' k.
+            where: a condition on the passages' metadata (source, page, heading, member, path), in Chroma's words:
+                {"source": "lease.pdf"}, {"page": {"$gte": 2}}, {"$or": [..., ...]}.
+            reranker: orders the best candidates anew; see `resolve_reranker`.
+            budget: tokens (of the embedding model) that the passages may have together: while it allows, each is joined
+                with its neighbours on the same page. None leaves the passages as they are stored.
 
         Raises:
-            ValueError: the query is empty, k is below 1, the embeddings give vectors of another dimension.
+            ValueError: the query is empty, k is below 1, `where` is not accepted, or the embeddings are others than
+                those that made the index.
         """
         wanted = self.settings.k if k is None else k
         if wanted < 1:
             raise ValueError(f"k is {wanted}; at least one passage must be asked for")
         if not query.strip():
             raise ValueError("the query is empty; give a question or words to look for")
+        condition = normalise_where(where)
+        pictures: list[Passage] = []
+        if self.pictures.store.count():
+            pictures = self.pictures.search(
+                query, max(4 * wanted, RERANKED), condition, [self.embedder], self.memory_limit
+            )
+        texts = self._search_texts(query, wanted, condition, reranker, budget) if self.count() else []
+        return merge(texts, pictures, wanted, reranked=reranker is not None) if pictures else texts
+
+    def _search_texts(
+        self,
+        query: str,
+        wanted: int,
+        condition: dict[str, Any] | None,
+        reranker: Reranker | None,
+        budget: int | None,
+    ) -> list[Passage]:
         total = self.count()
-        if not total:
-            return []
+        if self.pictures.loaded:
+            release_unless_fitting(self.embedder, [self.pictures.embedder], self.memory_limit)
         vector = self._embed_query(query)
         question = question_words(query)
-        n = max(4 * wanted, _FEWEST_CANDIDATES)
+        pool = wanted if reranker is None else max(wanted, RERANKED)
+        n = max(4 * pool, _FEWEST_CANDIDATES)
         while True:
-            passages = self._candidates(query, question, vector, min(n, total))
-            if len(passages) >= wanted or n >= total:
+            passages = self._candidates(query, question, vector, min(n, total), condition)
+            if len(passages) >= pool or n >= total:
                 break
             n *= 2
-        return self._with_similarity(passages[:wanted], vector)
+        if reranker is not None:
+            passages = rerank(query, passages[:pool], reranker)
+        found = self._with_similarity(passages[:wanted], vector)
+        return found if budget is None else join_neighbours(found, self._catalog, budget, measure(self.embedder)[0])
 
-    def _candidates(self, query: str, question: Words, vector: Sequence[float], n: int) -> list[Passage]:
-        dense = dict(similarities(self._collection, vector, n))
-        lexical = self._catalog.find(question, n)
+    def _candidates(
+        self, query: str, question: Words, vector: Sequence[float], n: int, where: dict[str, Any] | None
+    ) -> list[Passage]:
+        dense = dict(similarities(self._collection, vector, n, where))
+        lexical = self._catalog.find(question, n, where_sql(where))
         stored = self._catalog.chunks([*dense, *(i for i, _ in lexical if i not in dense)])
         found = {i: coverage(question, passage_words(chunk.text)) for i, chunk in stored.items()}
         weight = 1.0 if knows_language(self.embeddings_name, has_cjk(query)) else 0.0
+        lexical = [pair for pair in lexical if pair[0] in stored]
         scores = fuse([i for i in dense if i in stored], lexical, found, dense_weight=weight)
         ranked = sorted(scores, key=lambda i: (-scores[i], -dense.get(i, 0.0), i))
         passages: dict[str, Passage] = {}
@@ -151,8 +225,12 @@ class Index:
         return sorted(row.source for row in self._catalog.files().values())
 
     def count(self) -> int:
-        """Return the number of passages."""
+        """Return the number of passages, pages that are stored as pictures not counted."""
         return self._catalog.count()
+
+    def count_pages(self) -> int:
+        """Return the number of pages that are stored as pictures."""
+        return self.pictures.store.count()
 
     def close(self) -> None:
         """Close the files on disk; the embedder stays as it is (`embedder.release()` frees its memory)."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 COLLECTION_NAME = "minicpm"
+PICTURES_NAME = "minicpm_pages"
 CHROMA_NAME = "chroma"
 _LISTED = 5000
 
@@ -33,6 +34,22 @@ def open_chroma(directory: Path) -> tuple[ClientAPI, Collection]:
     return client, _collection(client)
 
 
+def open_pictures(client: ClientAPI) -> Collection:
+    """Return the collection of the pages that are stored as pictures, made if it is not there."""
+    return _collection(client, PICTURES_NAME)
+
+
+def has_pictures(client: ClientAPI) -> bool:
+    """Tell whether there is a collection of pictures."""
+    return any(collection.name == PICTURES_NAME for collection in client.list_collections())
+
+
+def drop_pictures(client: ClientAPI) -> None:
+    """Delete the collection of pictures, if there is one."""
+    if has_pictures(client):
+        client.delete_collection(PICTURES_NAME)
+
+
 def close_chroma(client: ClientAPI) -> None:
     """Close the client's files; older versions of Chroma close them with the process."""
     close = getattr(client, "close", None)
@@ -46,10 +63,8 @@ def empty_collection(client: ClientAPI) -> Collection:
     return _collection(client)
 
 
-def _collection(client: ClientAPI) -> Collection:
-    return client.get_or_create_collection(
-        COLLECTION_NAME, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
-    )
+def _collection(client: ClientAPI, name: str = COLLECTION_NAME) -> Collection:
+    return client.get_or_create_collection(name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
 
 
 def store_chunks(collection: Collection, chunks: Sequence[StoredChunk], vectors: Sequence[Sequence[float]]) -> None:
@@ -84,9 +99,11 @@ def _matrix(vectors: Sequence[Sequence[float]]) -> Any:
     return np.asarray(vectors, dtype=np.float32)
 
 
-def similarities(collection: Collection, vector: Sequence[float], n: int) -> list[tuple[str, float]]:
-    """Return the `n` nearest passages: (id, cosine similarity), nearest first."""
-    found = collection.query(query_embeddings=_matrix([vector]), n_results=n, include=["distances"])
+def similarities(
+    collection: Collection, vector: Sequence[float], n: int, where: dict[str, Any] | None = None
+) -> list[tuple[str, float]]:
+    """Return the `n` nearest passages that `where` holds for: (id, cosine similarity), nearest first."""
+    found = collection.query(query_embeddings=_matrix([vector]), n_results=n, where=where, include=["distances"])
     distances: Any = found["distances"]
     return [(i, 1.0 - float(d)) for i, d in zip(found["ids"][0], distances[0], strict=True)]
 

@@ -11,6 +11,7 @@ from minicpm_core.index.catalog import Catalog, FileRow, StoredChunk
 from minicpm_core.index.cutting import cut_pages
 from minicpm_core.index.embedders import EMBED_BATCH, Embedder
 from minicpm_core.index.outline import Page
+from minicpm_core.index.picture_store import PictureStore
 from minicpm_core.index.recorded import check_dimension, check_embedder, describe_embedder
 from minicpm_core.index.store import delete_ids, store_chunks, stored_ids
 from minicpm_core.rag import RagSettings
@@ -36,7 +37,9 @@ class Writer:
         embedder: Embedder,
         name: str,
         settings: RagSettings,
+        pictures: PictureStore,
     ) -> None:
+        self.pictures = pictures
         self.directory, self.catalog, self.collection = directory, catalog, collection
         self.embedder, self.name, self.settings = embedder, name, settings
         self._first: dict[str, str] | None = None  # recorded with the first file
@@ -60,6 +63,8 @@ class Writer:
             if missing:
                 self._restore(missing)
                 notes.append(f"{len(missing)} passages had no vector any more and were embedded again")
+        if put_back := self.pictures.settle(thorough=stopped):
+            notes.append(f"{put_back} pages had no vector any more and were put back")
         self.catalog.set({_IN_WORK: "1"})
         return notes
 
@@ -72,7 +77,13 @@ class Writer:
         self.catalog.begin_file(path)
         self._drop(path)
 
-    def store(self, file: FileRow, pages: Iterable[Page]) -> Iterator[tuple[int, float]]:
+    def store(
+        self,
+        file: FileRow,
+        pages: Iterable[Page],
+        pictures: Sequence[StoredChunk] = (),
+        vectors: Sequence[Sequence[float]] = (),
+    ) -> Iterator[tuple[int, float]]:
         """Write a file that is not in the index; yield (passages written, share of the file that is done) at times.
 
         A file without passages is not recorded.
@@ -80,6 +91,8 @@ class Writer:
         Args:
             file: its record; the number of passages is filled in here.
             pages: in order; read one after the other, so that a long file needs no more memory than a short one.
+            pictures: pages that are stored as pictures.
+            vectors: of the pictures.
         """
         self.catalog.begin_file(file.path)
         waiting: list[StoredChunk] = []
@@ -97,7 +110,10 @@ class Writer:
                 yield len(batch), (place["part"] + within) / count if count else 0.0
         self._write(file.path, waiting)
         total += len(waiting)
-        if total:
+        if pictures:
+            self._check()
+            self.pictures.add(file.path, pictures, vectors)
+        if total or pictures:
             first, self._first = self._first, None
             self.catalog.end_file(file.path, replace(file, chunks=total), first)
         else:
@@ -125,6 +141,7 @@ class Writer:
 
     def _drop(self, path: str) -> None:
         self.collection.delete(where={"path": path})
+        self.pictures.drop(path)
         self.catalog.end_file(path, None)
 
     def _restore(self, ids: Sequence[str]) -> None:

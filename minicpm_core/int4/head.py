@@ -148,7 +148,7 @@ class Head8bit(EightBit, nn.Linear):
         """Return the logits of x [..., hidden] in its dtype."""
         rows = x.reshape(-1, self.in_features)
         if x.requires_grad and torch.is_grad_enabled():
-            out = rows @ (self.weight * self.scales[:, None]).to(rows.dtype).T
+            out: Tensor = rows @ (self.weight * self.scales[:, None]).to(rows.dtype).T
         elif rows.dtype is torch.bfloat16 and len(rows) <= FEW and suits(self.in_features):
             out = torch._weight_int8pack_mm(rows.contiguous(), self.weight, self.scales.bfloat16())
         elif len(rows) <= SOME and multiplies_whole_numbers():

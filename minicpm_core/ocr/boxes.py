@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 Size = tuple[int, int]
 """(width, height) of a picture in pixels."""
@@ -76,7 +77,7 @@ Item = tuple[str, str, list[str], str]
 def _find_items(answer: str) -> Iterator[Item]:
     starts = [match.start() for match in _REF.finditer(answer)]
     yield from _read_lines(answer[: starts[0]] if starts else answer)
-    for start, end in zip(starts, [*starts[1:], len(answer)], strict=True):
+    for start, end in pairwise([*starts, len(answer)]):
         piece = answer[start:end]
         inside = piece[len("<ref>") :]
         ends = [at for mark in ("</ref>", "<box>") if (at := inside.find(mark)) >= 0]
@@ -86,19 +87,21 @@ def _find_items(answer: str) -> Iterator[Item]:
         text, rest = inside[: min(ends)].strip(), inside[min(ends) :]
         closed = rest.startswith("</ref>")
         contents, rest = _take_coordinates(rest.removeprefix("</ref>"))
+        if not closed and rest.lstrip().startswith("</ref>"):
+            closed, rest = True, rest.lstrip().removeprefix("</ref>")
         wrong = ""
         if rest.lstrip().startswith("<box>"):
             wrong = "a box that does not end"
         elif not contents:
             wrong = "a text without a box"
-        elif not closed and not rest.lstrip().startswith("</ref>"):
+        elif not closed:
             wrong = "a text that does not end"
         elif not text:
             wrong = "a box without a text"
         taken = piece[: len(piece) - len(rest)] if not wrong else piece
         yield taken, text, contents, wrong
         if not wrong:
-            yield from _read_lines(rest.lstrip().removeprefix("</ref>"))
+            yield from _read_lines(rest)
 
 
 def _read_lines(text: str) -> Iterator[Item]:

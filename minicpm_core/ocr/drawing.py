@@ -36,8 +36,11 @@ _FILES = (
     "simhei.ttf",
     "simsun.ttc",
     "Deng.ttf",
+    "DejaVuSans.ttf",
+    "Arial.ttf",
+    "arial.ttf",
 )
-"""Fonts with Chinese that Linux distributions, macOS and Windows have, the best first."""
+"""Fonts with Chinese that Linux distributions, macOS and Windows have, the best first; at the end some without."""
 _COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf")
 _INSTALL = "install one (Debian, Ubuntu: apt install fonts-noto-cjk), or give a file: font=..."
 
@@ -108,13 +111,13 @@ def load_font(characters: frozenset[str], size: int, file: str | Path | None = N
         missing = _find_missing(font, wanted)
         if not missing:
             return font
-    tried = f"{len(found)} fonts with Chinese lack" if len(found) > 1 else "the font at hand lacks"
+    tried = f"none of {len(found) + 1} fonts has" if found else "the font at hand lacks"
     raise ValueError(f"{tried} {_show(missing)}; {_INSTALL}")
 
 
 @lru_cache(maxsize=1)
 def find_fonts() -> tuple[str, ...]:
-    """Return the fonts of this computer that have Chinese: those of well-known names, then those of fontconfig."""
+    """Return fonts of this computer: those of well-known names, then those with Chinese that fontconfig lists."""
     known: dict[str, str] = {}
     for folder in _font_folders():
         for parent, _, files in os.walk(folder):

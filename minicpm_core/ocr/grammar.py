@@ -10,8 +10,10 @@ TEXT_TOKENS = 128
 """Most tokens of one text."""
 LINE_TOKENS = TEXT_TOKENS + 42
 """Most tokens of a line: its text, and each character of `<ref></ref><box>1000 1000 1000 1000</box>` and its end."""
-_TEXT = r"/[^\s<]([^<\n]|<[^\/rb<\n])*/"
-"""Anything in one line but the beginnings of tags."""
+_TEXT = r"/[^\s<\x00-\x1f\x7f][^<\x00-\x1f\x7f]*/"
+"""Anything but control characters; where tags are characters, "<" must begin one."""
+_TEXT_BEFORE_TOKENS = r"/[^\s<\x00-\x1f\x7f]([^<\x00-\x1f\x7f]|<[^\/rb<\x00-\x1f\x7f])*/"
+"""Anything but control characters and the beginnings of tags."""
 _NUMBER = "(0|[1-9][0-9]{0,2}|1000)"
 
 
@@ -39,12 +41,13 @@ def constrain_boxes(marker: Callable[[str], str]) -> Constraint:
 def write_grammar(marker: Callable[[str], str]) -> str:
     """Return the grammar in Lark, as llguidance reads it."""
     tags = {name: marker(f"<{name}>") for name in ("ref", "/ref", "box", "/box")}
+    text = _TEXT_BEFORE_TOKENS if tags["/ref"].startswith("<[") else _TEXT
     line = f'line: {tags["ref"]} text {tags["/ref"]} {tags["box"]} PLACE {tags["/box"]} "\\n"'
     return "\n".join(
         [
             "start: line*",
             line,
-            f"text[max_tokens={TEXT_TOKENS}]: {_TEXT}",
+            f"text[max_tokens={TEXT_TOKENS}]: {text}",
             "PLACE: COLUMNS & ROWS",
             *_ordered("COLUMNS", "", f" {_NUMBER}"),
             *_ordered("ROWS", f"{_NUMBER} ", ""),

@@ -36,7 +36,7 @@ class Resampler(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(sizes.queries, sizes.embed)) if sizes.placed_queries else None
         same = sizes.features == sizes.embed
         self.kv_proj = nn.Identity() if same else nn.Linear(sizes.features, sizes.embed, bias=False)
-        self.attn = nn.MultiheadAttention(sizes.embed, max(sizes.embed // HEAD_DIM, 1), batch_first=True)
+        self.attn = nn.MultiheadAttention(sizes.embed, max(sizes.embed // HEAD_DIM, 1))
         self.ln_q, self.ln_kv, self.ln_post = (nn.LayerNorm(sizes.embed, 1e-6) for _ in range(3))
         self.proj = nn.Parameter(torch.empty(sizes.embed, sizes.embed))
 
@@ -66,14 +66,15 @@ class Resampler(nn.Module):
         query = self.ln_q(self.query)
         if self.pos_embed is not None:
             query = query + self.pos_embed.to(query.dtype)
+        # Contiguous, and the patches first: torch multiplies others with a copy of the weights for each patch.
         attended, _ = self.attn(
-            query.expand(len(values), -1, -1),
-            pad_sequence(keys, batch_first=True),
-            pad_sequence(values, batch_first=True),
+            query[:, None].repeat(1, len(values), 1),
+            pad_sequence(keys),
+            pad_sequence(values),
             key_padding_mask=padding,
             need_weights=False,
         )
-        return self.ln_post(attended) @ self.proj  # type: ignore[no-any-return]
+        return self.ln_post(attended.transpose(0, 1).contiguous()) @ self.proj  # type: ignore[no-any-return]
 
     def _places(self, grid: tuple[int, int], like: Tensor) -> Tensor:
         return grid_sines(*grid, like.shape[-1]).to(like.device, like.dtype)

@@ -102,6 +102,27 @@ async def test_an_input_that_fails_fails_alone() -> None:
         chat.batch(["a", "b"], logit_bias={})
 
 
+async def test_a_completion_that_fails_fails_alone(llm: MiniCPMLLM) -> None:
+    inputs = [QUESTIONS[0], "word " * 5000, QUESTIONS[1]]
+    single = [llm.invoke(question) for question in QUESTIONS[:2]]
+    recorder = Recorder()
+    config: Any = {"callbacks": [recorder]}
+    both = [
+        llm.batch(inputs, config, return_exceptions=True),
+        await llm.abatch(inputs, config, return_exceptions=True),
+    ]
+    for answers in both:
+        assert answers[::2] == single
+        assert "context window" in str(answers[1])
+        assert isinstance(answers[1], ValueError)
+    assert (len(recorder.errors), len(recorder.ends)) == (2, 4)
+    with pytest.raises(ValueError, match="context window"):
+        llm.batch(inputs)
+    with pytest.raises(ValueError, match="context window"):
+        await llm.abatch(inputs)
+    assert llm.batch([]) == await llm.abatch([]) == []
+
+
 async def test_an_error_of_the_model_reaches_every_input(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = scripted()
 

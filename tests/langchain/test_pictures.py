@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from langchain_minicpm import ChatMiniCPM, ChatMiniCPMV
 from minicpm_core import PictureSettings, media
-from tests.langchain.conftest import add
+from tests.langchain.conftest import Recorder, add
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
@@ -90,6 +90,19 @@ def test_every_form_gives_the_same_answer(chat: ChatMiniCPMV, tmp_path: Path, mo
         assert [p.digest for p in request.pictures.pictures] == [p.digest for p in first.pictures.pictures], block
     answers = {chat.invoke(ask(block)).text for block in blocks[:1] + blocks[7:9]}
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "mime_type"),
+    [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp"), ("TIFF", "image/tiff")],
+)
+def test_base64_needs_no_type(kind: str, mime_type: str, chat: ChatMiniCPMV, recorder: Recorder) -> None:
+    text = base64.b64encode(encode(kind)).decode()
+    question = ask({"type": "image", "base64": text})
+    assert chat.invoke(question, {"callbacks": [recorder]}).text == add(list(chat.stream(question))).text
+    assert question[0].content[0] == {"type": "image", "base64": text}, "the caller's message stays as it was"
+    assert mime_type in str(recorder.prompts)
+    assert chat.generate([question, question]).generations[0][0].text == chat.invoke(question).text
 
 
 def test_pictures_in_any_message_and_number(chat: ChatMiniCPMV) -> None:

@@ -1,0 +1,207 @@
+"""Looks at scanned pages and pictures before anything of them is stored: embeds them, or reads them into text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minicpm_core.index.catalog import Catalog, StoredChunk
+from minicpm_core.index.discovery import FailedFile
+from minicpm_core.index.outline import Page
+from minicpm_core.index.page_models import DEMO_PAGE_EMBEDDINGS, PageEmbedder, PageReader
+from minicpm_core.index.pages import (
+    THUMBNAILS,
+    Look,
+    can_be_looked_at,
+    find_looks,
+    is_blank,
+    page_id,
+    render_page,
+    unread_pages,
+)
+from minicpm_core.index.picture_store import PictureStore, recorded_page_embedder
+
+UNREAD = "unread"
+"""Part of a file's record where pages could not be looked at: the next run tries again."""
+
+
+@dataclass
+class Seen:
+    """What a file's pages are stored as: text pages, and pictures with their vectors; `failed` names the others."""
+
+    pages: list[Page]
+    pictures: list[StoredChunk] = field(default_factory=list)
+    vectors: list[list[float]] = field(default_factory=list)
+    failed: list[FailedFile] = field(default_factory=list)
+    note: str | None = None
+
+
+class Looking:
+    """The looks of one run, made by one model that is loaded for the first page and released after the last.
+
+    Args:
+        catalog: of the index.
+        directory: the folder of the index.
+        store: where pictures go.
+        mode: `RagSettings.pages`.
+        page_embeddings: see `build_index`.
+        page_model: see `build_index`.
+        demo: the texts have the demo embeddings, so that the pages get theirs.
+
+    Raises:
+        ValueError: an argument that does not go with the mode, or other page embeddings than the recorded ones.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        directory: Path,
+        store: PictureStore,
+        mode: str,
+        page_embeddings: str | Path | PageEmbedder | None,
+        page_model: Any,
+        *,
+        demo: bool,
+    ) -> None:
+        self.catalog, self.store, self.mode = catalog, store, mode
+        self._embedder: PageEmbedder | None = None
+        self._reader: PageReader | None = None
+        self.by_name = True
+        if mode == "text":
+            if page_embeddings is not None:
+                raise ValueError("page_embeddings embed pages as pictures; set pages to 'image' or 'auto' for it")
+            recorded = catalog.get("page_model")
+            if page_model is not None:
+                self._reader = PageReader(page_model)
+                self.by_name = self._reader.by_name
+            elif recorded is not None and catalog.get("page_model_kind") == "name":
+                self._reader = PageReader(recorded)
+            self.name = self._reader.name if self._reader else recorded or ""
+        else:
+            if page_model is not None:
+                raise ValueError(f"page_model reads pages into text, which pages={mode!r} does not do; leave it out")
+            if not store.count():
+                catalog_name = None if page_embeddings is not None else catalog.get("page_embeddings")
+                if catalog_name and catalog.get("page_embeddings_kind") == "name":
+                    page_embeddings = catalog_name
+                elif page_embeddings is None and demo:
+                    page_embeddings = DEMO_PAGE_EMBEDDINGS
+                from minicpm_core.index.page_models import resolve_page_embedder
+
+                self.name, self._embedder = resolve_page_embedder(page_embeddings)
+            else:
+                self.name, self._embedder = recorded_page_embedder(catalog, directory, page_embeddings)
+            self.by_name = page_embeddings is None or isinstance(page_embeddings, str | Path)
+        self._failures: dict[str, list[FailedFile]] = {}
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether files that are pictures are indexed."""
+        return self.mode != "text" or bool(self.name)
+
+    def record(self) -> dict[str, str]:
+        """Return what the catalog keeps of the model."""
+        kind = "name" if self.by_name else "object"
+        key = "page_model" if self.mode == "text" else "page_embeddings"
+        return {key: self.name, f"{key}_kind": kind} if self.name else {}
+
+    def splitting(self, path: Path, plain: str) -> str:
+        """Return what the record of a file says about the way it was cut and looked at."""
+        return f"{plain}/{self.mode}:{self.name}" if self.name and can_be_looked_at(path) else plain
+
+    def look(self, path: Path, source: str, data: bytes, digest: str, begin: Callable[[], None]) -> None:
+        """Look at the pages of a file that were not looked at before; failures are told by `see`.
+
+        Args:
+            path: of the file.
+            source: its name.
+            data: its contents.
+            digest: their SHA-256.
+            begin: called before the model is used.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        failed = self._failures[str(path)] = []
+        if not self.name:
+            return
+        _, looks = find_looks(data, path.suffix, self.mode)
+        known = self.store.looks(str(path), digest, self.name)
+        for look in looks:
+            place = source if look.number is None else f"{source}, page {look.number}"
+            thumbnail = self.store.folder / f"{page_id(str(path), look.part, digest)}.jpg"
+            done = look.part in known
+            if done and (self._embedder is None or not known[look.part] or thumbnail.is_file()):
+                continue
+            try:
+                page = render_page(data, path.suffix, look)
+                seen = known[look.part] if done else self._see(page, begin)
+                if self._embedder is not None and seen:
+                    self.store.keep(thumbnail.stem, page)
+            except Exception as error:  # one page, or its model's failure with it, does not stop the others
+                failed.append(FailedFile(place, f"could not be looked at: {error}"))
+                continue
+            self.store.add_look(str(path), digest, look.part, self.name, seen)
+
+    def _see(self, page: Any, begin: Callable[[], None]) -> str:
+        if is_blank(page):
+            return ""
+        begin()
+        if self._embedder is not None:
+            return json.dumps([float(value) for value in self._embedder.embed_images([page])[0]])
+        if self._reader is None:
+            raise ValueError(f"the index was read by {self.name!r}; pass it again as page_model=...")
+        return self._reader.read(page)
+
+    def see(self, path: Path, source: str, data: bytes, digest: str) -> Seen:
+        """Return what the file's pages are stored as.
+
+        Raises:
+            ValueError: nothing of the file can be stored.
+        """
+        pages, looks = find_looks(data, path.suffix, self.mode)
+        if not self.name:
+            unread = unread_pages(data, looks)
+            if not any(page.text.strip() for page in pages):
+                raise ValueError(_NO_TEXT if unread else "is empty")
+            shown = ", ".join(map(str, unread[:10])) + (" ..." if len(unread) > 10 else "")
+            note = f"{source}: {len(unread)} pages without a text layer were not read ({shown}); {_HOW}"
+            return Seen(pages, note=note if unread else None)
+        known = self.store.looks(str(path), digest, self.name)
+        seen = Seen(pages, failed=self._failures.get(str(path), []))
+        for look in looks:
+            found = known.get(look.part)
+            if not found:
+                continue
+            if self.mode == "text":
+                number = look.number if look.number is not None else None
+                text = Page(number, found, ())
+                seen.pages = [text if page.number == number else page for page in seen.pages] if pages else [
+                    *seen.pages, text,
+                ]  # fmt: skip
+            else:
+                seen.pictures.append(self._picture(path, source, digest, look))
+                seen.vectors.append(json.loads(found))
+        if not seen.pictures and not any(page.text.strip() for page in seen.pages):
+            raise ValueError(seen.failed[0].reason if seen.failed else "is empty")
+        return seen
+
+    def _picture(self, path: Path, source: str, digest: str, look: Look) -> StoredChunk:
+        key = page_id(str(path), look.part, digest)
+        metadata: dict[str, Any] = {"source": source, "path": str(path), "part": look.part, "file_hash": digest}
+        metadata |= {"thumbnail": f"{THUMBNAILS}/{key}.jpg"}
+        metadata |= {} if look.number is None else {"page": look.number}
+        return StoredChunk(key, look.text, metadata)
+
+    def release(self) -> None:
+        """Free the memory of the model."""
+        for model in (self._embedder, self._reader):
+            if callable(release := getattr(model, "release", None)):
+                release()
+
+
+_HOW = "give a vision model as page_model=..., or set pages to 'image' or 'auto'"
+_NO_TEXT = f"has no text layer; {_HOW} to have its pages looked at"
