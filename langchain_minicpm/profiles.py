@@ -29,7 +29,8 @@ def read_profile(settings: MiniCPMSettings) -> ModelProfile | None:
     window = settings.engine.context_window if settings.engine is not None else settings.context_window
     window = window or text_config.get("max_position_embeddings")
     limits: ModelProfile = {"max_input_tokens": window, "max_output_tokens": window} if window else {}
-    sees = checkpoint.family.vision is not None
+    vision = checkpoint.family.vision
+    sees = vision is not None
     return {
         **limits,
         "name": settings.model,
@@ -38,7 +39,7 @@ def read_profile(settings: MiniCPMSettings) -> ModelProfile | None:
         "image_inputs": sees,
         "image_url_inputs": sees,
         "audio_inputs": False,
-        "video_inputs": sees,
+        "video_inputs": vision is not None and vision.sliced and not vision.nested_slices,
         "pdf_inputs": sees,
         "image_tool_message": sees,
         "pdf_tool_message": sees,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import cached_property, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from langchain_minicpm.retrievers import Searchable, open_searchable, search_pas
 from langchain_minicpm.settings import MiniCPMSettings
 from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.citations import find_citations
+from minicpm_core.index import Index
+from minicpm_core.page_prompt import EngineSeat, show_pages
 from minicpm_core.rag import (
     CHARS_PER_TOKEN,
     Passage,
@@ -74,6 +76,7 @@ def create_rag_chain(
     Its input is a question, or {"question": ..., "chat_history": [...]}; its output is {"answer", "citations",
     "support", "context"}. `stream` yields the context first, then the answer in pieces, then citations and support; the
     parts add up. A MiniCPM model writes under a grammar: `[n]` can only be the number of a passage that it was given.
+    Pages that are stored as pictures are shown to it as pictures.
 
     Args:
         llm: any LangChain chat or completion model, or the name of a model for `ChatMiniCPM`.
@@ -108,6 +111,16 @@ class RagSteps:
     index: Searchable
     settings: RagSettings
 
+    @cached_property
+    def seat(self) -> EngineSeat | None:
+        """Where the engine of a MiniCPM model is loaded, and makes room for the embedders of pages."""
+        model, options = unwrap(self.llm)
+        if not isinstance(model, MiniCPMSettings):
+            return None
+        index = self.index if isinstance(self.index, Index) else None
+        load = partial(model.load_engine, options.get("model"))
+        return EngineSeat(load, index, model.memory_limit, own=model.engine is None)
+
     def read(self, value: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return {"question", "history"} with the history as plain turns."""
         given = {"question": value} if isinstance(value, str) else dict(value)
@@ -139,6 +152,8 @@ class RagSteps:
 
     def search(self, state: Mapping[str, Any]) -> list[Document]:
         """Return the passages that are shown to the model, best first."""
+        if self.seat:
+            self.seat.before_search()
         passages = search_passages(self.index, state["query"], self.settings.k)
         if not is_out_of_scope(passages, self.settings):
             passages = self._fit(self._question(state), passages)
@@ -205,30 +220,38 @@ class RagSteps:
         """Return the question as the model is asked it: the rewritten one stands alone, the searched one may not."""
         return str(state["query"] if self.settings.follow_up == "model" else state["question"])
 
-    def _messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, str]]:
+    def _messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, Any]]:
         texts = [passage.text for passage in passages]
-        return build_messages(question, texts, system_prompts=self.settings.system_prompts)
+        pictures = self._show(passages)
+        return build_messages(question, texts, system_prompts=self.settings.system_prompts, pictures=pictures)
 
-    def _prompt(self, messages: list[dict[str, str]]) -> Any:
+    def _show(self, passages: Sequence[Passage]) -> Mapping[int, Mapping[str, Any]]:
+        if not any(passage.thumbnail for passage in passages):
+            return {}
+        model, _ = unwrap(self.llm)
+        sees = not isinstance(model, BaseLLM) and (self.seat is None or self.seat.open().family.vision is not None)
+        return show_pages(passages, sees=sees, name=str(getattr(model, "model", type(model).__name__)))
+
+    def _prompt(self, messages: list[dict[str, Any]]) -> Any:
         model, _ = unwrap(self.llm)
         return "\n\n".join(m["content"] for m in messages) if isinstance(model, BaseLLM) else messages
 
     def _fit(self, question: str, passages: list[Passage]) -> list[Passage]:
         """Return the passages without the lowest-ranked ones that the context window has no room for."""
         model, options = unwrap(self.llm)
-        engine = model.load_engine(options.get("model")) if isinstance(model, MiniCPMSettings) else None
+        engine = self.seat.open() if self.seat else None
         window = engine.context_window if engine else (getattr(model, "profile", None) or {}).get("max_input_tokens")
         if window is None:
             return passages
         room = prompt_room(window, options.get("max_tokens", getattr(model, "max_tokens", None)))
         per_token = CHARS_PER_TOKEN[detect_language(question)]
 
-        def count(messages: list[dict[str, str]]) -> int:
+        def count(messages: list[dict[str, Any]]) -> int:
             if engine:
                 return engine.count_tokens(messages)
             return count_tokens_approximately(messages, chars_per_token=per_token)
 
-        return fit_passages(question, passages, self.settings, room=room, count_tokens=count)
+        return fit_passages(question, passages, self.settings, room=room, count_tokens=count, show=self._show)
 
 
 def _takes_grammar(llm: Any) -> bool:

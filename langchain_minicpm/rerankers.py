@@ -1,17 +1,17 @@
-"""MiniCPM-Reranker as a LangChain document compressor."""
+"""MiniCPM-Reranker, or any other reranker, as a LangChain document compressor."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr
 
 if TYPE_CHECKING:
-    from minicpm_core.retrieval_models import RerankerModel
+    from minicpm_core.index.reranking import Reranker
 
 
 class MiniCPMReranker(BaseDocumentCompressor):
@@ -27,6 +27,8 @@ class MiniCPMReranker(BaseDocumentCompressor):
         memory_limit: bytes, or such as "4GiB".
         batch_size: pairs per forward pass.
         revision: branch, tag or commit on the hub.
+        scorer: scores instead of `model`: a cross-encoder, a loaded chat model (`ChatMiniCPM` or an engine, asked for
+            yes or no), or what has `score(query, documents)`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,26 +42,33 @@ class MiniCPMReranker(BaseDocumentCompressor):
     memory_limit: int | str | None = None
     batch_size: int = 8
     revision: str | None = None
-    _model: RerankerModel | None = PrivateAttr(default=None)
+    scorer: Any = Field(default=None, exclude=True)
+    _model: Reranker | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """Return the documents, best first, with the score in `metadata["relevance_score"]`."""
-        scores = self.load_model().score(query, [document.page_content for document in documents])
+        scores = self.score(query, [document.page_content for document in documents])
         ranked = sorted(zip(scores, documents, strict=True), key=lambda pair: -pair[0])
         return [
             document.model_copy(update={"metadata": {**document.metadata, "relevance_score": score}})
             for score, document in ranked[: self.top_n]
         ]
 
-    def load_model(self) -> RerankerModel:
-        """Return the loaded model."""
+    def score(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Return one score per text, in order; higher is better."""
+        return self.load_model().score(query, documents)
+
+    def load_model(self) -> Reranker:
+        """Return the loaded model, or what scores instead of it."""
+        from minicpm_core.index.reranking import resolve_reranker
         from minicpm_core.retrieval_models import RerankerModel
 
         with self._lock:
             if self._model is None:
                 options = self.model_dump(exclude={"model", "top_n"})
-                self._model = RerankerModel(self.model, **options)
+                model = RerankerModel(self.model, **options) if self.scorer is None else resolve_reranker(self.scorer)
+                self._model = model
             return self._model

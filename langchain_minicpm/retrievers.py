@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,9 +12,17 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import run_in_executor
 from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.vectorstores import VectorStore
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from minicpm_core.index import Index
+from minicpm_core.index.listing import (
+    NOTHING_FOUND,
+    QUERY_DESCRIPTION,
+    TOOL_DESCRIPTION,
+    TOOL_NAME,
+    number_passages,
+)
+from minicpm_core.index.reranking import RERANKED, Reranker, rerank, resolve_reranker
 from minicpm_core.rag import Passage, RagSettings
 
 Searchable: TypeAlias = Index | VectorStore
@@ -39,11 +48,28 @@ def open_searchable(index: Searchable | str | Path) -> Searchable:
     )
 
 
-def search_passages(index: Searchable, query: str, k: int | None = None) -> list[Passage]:
-    """Return the `k` best passages (None: as many as the settings say), best first."""
+def search_passages(index: Searchable, query: str, k: int | None = None, **options: Any) -> list[Passage]:
+    """Return the `k` best passages (None: as many as the settings say), best first.
+
+    Args:
+        index: what is searched.
+        query: the question.
+        k: passages wanted.
+        **options: `where`, `reranker` and `budget` of `Index.search`; another vector store takes `where` as its own
+            `filter`, and has no neighbours to join.
+    """
     if isinstance(index, Index):
-        return index.search(query, k)
-    return [to_passage(document) for document in index.similarity_search(query, k=k or RagSettings.k)]
+        return index.search(query, k, **options)
+    if options.get("budget") is not None:
+        raise ValueError(
+            f"budget joins neighbours of our own index only; {type(index).__name__} has none, leave it out"
+        )
+    wanted = k or RagSettings.k
+    filters = {} if options.get("where") is None else {"filter": options["where"]}
+    reranker = options.get("reranker")
+    found = index.similarity_search(query, k=wanted if reranker is None else max(wanted, RERANKED), **filters)
+    passages = [to_passage(document) for document in found]
+    return passages if reranker is None else rerank(query, passages, reranker)[:wanted]
 
 
 def to_document(passage: Passage) -> Document:
@@ -70,15 +96,26 @@ def to_passage(document: Document) -> Passage:
 class MiniCPMRetriever(BaseRetriever):
     """Searches an index by meaning and by words at once.
 
+    Every argument but `index` and `reranker` can be changed for one call: `invoke(question, k=2, where={"page": 1})`.
+
     Args:
         index: the folder of an index, what `load_index` returns, or another vector store (searched by meaning only).
-        k: documents to return, exactly; None takes the index's settings. `invoke(question, k=...)` changes it.
+        k: documents to return, exactly; None takes the index's settings.
+        where: condition on the documents' metadata, such as {"source": "lease.pdf"} or {"page": {"$gte": 2}}.
+        reranker: orders the best candidates anew: `MiniCPMReranker`, a cross-encoder, or a loaded chat model
+            (`ChatMiniCPM` or an engine), which then says yes or no to each.
+        budget: tokens that the documents may have together; while it allows, each has its neighbours joined.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     index: Any
     k: int | None = Field(default=None, ge=1)
+    where: dict[str, Any] | None = None
+    reranker: Any = None
+    budget: int | None = Field(default=None, ge=0)
+    _ready: Reranker | None = PrivateAttr(default=None)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @field_validator("index", mode="after")
     @classmethod
@@ -88,57 +125,61 @@ class MiniCPMRetriever(BaseRetriever):
         except TypeError as error:
             raise ValueError(str(error)) from error
 
+    def load_reranker(self) -> Reranker | None:
+        """Return what reranks, loaded; None where nothing does."""
+        with self._lock:
+            if self._ready is None and self.reranker is not None:
+                self._ready = resolve_reranker(self.reranker)
+            return self._ready
+
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        where: dict[str, Any] | None = None,
+        budget: int | None = None,
     ) -> list[Document]:
-        return [to_document(passage) for passage in search_passages(self.index, query, k or self.k)]
+        options = {"where": where or self.where, "budget": self.budget if budget is None else budget}
+        passages = search_passages(self.index, query, k or self.k, reranker=self.load_reranker(), **options)
+        return [to_document(passage) for passage in passages]
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **options: Any
     ) -> list[Document]:
-        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=run_manager.get_sync(), k=k)
+        manager = run_manager.get_sync()
+        return await run_in_executor(None, self._get_relevant_documents, query, run_manager=manager, **options)
 
 
 class SearchInput(BaseModel):
     """What the tool is asked."""
 
-    query: str = Field(description="A question or words to look for in the documents.")
+    query: str = Field(description=QUERY_DESCRIPTION)
 
 
 def create_retriever_tool(
-    index: Searchable | str | Path,
+    index: Searchable | str | Path | MiniCPMRetriever,
     *,
-    name: str = "search_documents",
-    description: str = "Search the user's documents. Returns numbered passages with the files they come from.",
+    name: str = TOOL_NAME,
+    description: str = TOOL_DESCRIPTION,
     k: int | None = None,
 ) -> BaseTool:
     """Return a tool that searches the index: its content is numbered passages, its artifact the documents.
 
     Args:
-        index: the folder of an index, what `load_index` returns, or another vector store.
+        index: the folder of an index, what `load_index` returns, another vector store, or a `MiniCPMRetriever`.
         name: what the model calls the tool by.
         description: what the model is told about it.
-        k: passages to return; None takes the index's settings.
+        k: passages to return; None takes the retriever's or the index's settings.
     """
-    retriever = MiniCPMRetriever(index=index, k=k)
+    retriever = index if isinstance(index, MiniCPMRetriever) else MiniCPMRetriever(index=index)
+    options: dict[str, Any] = {} if k is None else {"k": k}
 
     def search(query: str) -> tuple[str, list[Document]]:
-        documents = retriever.invoke(query)
-        return number_passages(documents) or "Nothing was found.", documents
+        documents = retriever.invoke(query, **options)
+        return number_passages([to_passage(document) for document in documents]) or NOTHING_FOUND, documents
 
     return StructuredTool.from_function(
         search, name=name, description=description, args_schema=SearchInput, response_format="content_and_artifact"
     )
-
-
-def number_passages(documents: list[Document]) -> str:
-    """Return the documents as text for a model: "[1] (file, page 2) passage"."""
-    return "\n\n".join(
-        f"[{n}] ({_place(document)}) {' '.join(document.page_content.split())}"
-        for n, document in enumerate(documents, start=1)
-    )
-
-
-def _place(document: Document) -> str:
-    source, page = document.metadata.get("source", "unknown"), document.metadata.get("page")
-    return f"{source}, page {page}" if page is not None else str(source)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from langchain_core.documents import Document
 
 from langchain_minicpm.embeddings import IndexEmbeddings, MiniCPMEmbeddings
+from langchain_minicpm.settings import MiniCPMSettings
 from minicpm_core import index as core
-from minicpm_core.index import Embedder, Index, IndexReport, Progress
+from minicpm_core.index import Embedder, Index, IndexReport, PageEmbedder, Progress
 from minicpm_core.rag import RagSettings
 
 try:
@@ -62,6 +63,9 @@ def build_index(
     persist_directory: str | Path,
     embeddings: str | Path | Embedder | None = None,
     settings: RagSettings | None = None,
+    pages: Literal["text", "image", "auto"] | None = None,
+    page_embeddings: str | Path | PageEmbedder | None = None,
+    page_model: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Index files and folders, or bring an index up to date; see `minicpm_core.index.build_index`.
@@ -71,6 +75,9 @@ def build_index(
         persist_directory: the folder of the index.
         embeddings: any LangChain embeddings, or a name as for `MiniCPMEmbeddings`; None takes those of the index.
         settings: None takes those of the index.
+        pages: how scanned pages and pictures are indexed, instead of `settings.pages`.
+        page_embeddings: what embeds pages as pictures; None takes those of the index.
+        page_model: what reads pages into text: also a `ChatMiniCPMV`.
         on_progress: called after every file and every batch of passages.
     """
     return core.build_index(
@@ -78,6 +85,9 @@ def build_index(
         persist_directory=persist_directory,
         embeddings=_named(embeddings),
         settings=settings,
+        pages=pages,
+        page_embeddings=page_embeddings,
+        page_model=page_model.load_engine() if isinstance(page_model, MiniCPMSettings) else page_model,
         on_progress=on_progress,
     )
 
@@ -87,6 +97,7 @@ def load_index(
     *,
     chroma_url: str | None = None,
     embeddings: str | Path | Embedder | None = None,
+    page_embeddings: str | Path | PageEmbedder | None = None,
 ) -> MiniCPMChroma:
     """Open the index that `build_index` made, as a LangChain Chroma vector store.
 
@@ -94,6 +105,7 @@ def load_index(
         persist_directory: the index folder.
         chroma_url: not supported yet.
         embeddings: None takes those that made the index; an object must be given again.
+        page_embeddings: the same for the pages that are stored as pictures.
 
     Raises:
         FileNotFoundError: there is no index in the folder.
@@ -103,7 +115,7 @@ def load_index(
         raise ValueError("chroma_url is not supported by this version; give persist_directory, the index folder")
     if persist_directory is None:
         raise ValueError("give persist_directory, the folder that build_index wrote")
-    return MiniCPMChroma(Index.open(persist_directory, _named(embeddings)))
+    return MiniCPMChroma(Index.open(persist_directory, _named(embeddings), page_embeddings))
 
 
 def _named(embeddings: str | Path | Embedder | None) -> str | Path | Embedder | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llamaindex_minicpm.rag import create_chat_engine, create_query_engine
     from llamaindex_minicpm.react import react_grammar
     from llamaindex_minicpm.rerankers import MiniCPMRerank
+    from llamaindex_minicpm.retriever_tool import create_retriever_tool
     from llamaindex_minicpm.settings import use_minicpm
     from minicpm_core.index import IndexReport
 
@@ -28,6 +29,7 @@ __all__ = [
     "build_index",
     "create_chat_engine",
     "create_query_engine",
+    "create_retriever_tool",
     "load_index",
     "react_grammar",
     "use_minicpm",
@@ -44,6 +46,7 @@ _HOMES = {
     "build_index": "llamaindex_minicpm.index",
     "create_chat_engine": "llamaindex_minicpm.rag",
     "create_query_engine": "llamaindex_minicpm.rag",
+    "create_retriever_tool": "llamaindex_minicpm.retriever_tool",
     "load_index": "llamaindex_minicpm.index",
     "react_grammar": "llamaindex_minicpm.react",
     "use_minicpm": "llamaindex_minicpm.settings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -13,10 +14,13 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.vector_stores.types import MetadataFilters
 
 from llamaindex_minicpm.embeddings import MiniCPMEmbedding, to_embedder
+from llamaindex_minicpm.filters import to_where
 from minicpm_core import index as core
 from minicpm_core.index import Index
+from minicpm_core.index.reranking import Reranker, resolve_reranker
 from minicpm_core.rag import Passage, RagSettings
 
 if TYPE_CHECKING:
@@ -139,7 +143,12 @@ class MiniCPMIndexRetriever(BaseRetriever):
 
     Args:
         index: the folder of an index, an opened one, or what `load_index` returns.
-        k: passages wanted; None takes the index's settings.
+        k: passages wanted, exactly; None takes the index's settings.
+        filters: condition on the passages' metadata: LlamaIndex's `MetadataFilters`, or a dict such as
+            {"source": "lease.pdf"} or {"page": {"$gte": 2}}.
+        reranker: orders the best candidates anew: `MiniCPMRerank`, a cross-encoder, or a loaded chat model (`MiniCPM`
+            or an engine), which then says yes or no to each.
+        budget: tokens that the passages may have together; while it allows, each has its neighbours joined.
         callback_manager: LlamaIndex's own.
     """
 
@@ -148,14 +157,32 @@ class MiniCPMIndexRetriever(BaseRetriever):
         index: str | Path | Index | MiniCPMIndex,
         *,
         k: int | None = None,
+        filters: MetadataFilters | dict[str, Any] | None = None,
+        reranker: Any = None,
+        budget: int | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
         self.documents = open_documents(index)
         self.k = k
+        self.where = to_where(filters)
+        self.budget = budget
+        self._reranker = reranker
+        self._ready: Reranker | None = None
+        self._lock = threading.Lock()
         super().__init__(callback_manager=callback_manager)
 
+    def load_reranker(self) -> Reranker | None:
+        """Return what reranks, loaded; None where nothing does."""
+        with self._lock:
+            if self._ready is None and self._reranker is not None:
+                self._ready = resolve_reranker(self._reranker)
+            return self._ready
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [to_node(passage) for passage in self.documents.search(query_bundle.query_str, self.k)]
+        found = self.documents.search(
+            query_bundle.query_str, self.k, where=self.where, reranker=self.load_reranker(), budget=self.budget
+        )
+        return [to_node(passage) for passage in found]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._retrieve, query_bundle)

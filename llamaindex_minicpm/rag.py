@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from llama_index.core import Settings
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.chat_engine.types import BaseChatEngine
@@ -26,8 +27,10 @@ from llamaindex_minicpm.index import Searchable, open_retriever, to_passage
 from llamaindex_minicpm.llms import MiniCPM
 from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.citations import find_citations
+from minicpm_core.page_prompt import EngineSeat, show_pages
 from minicpm_core.rag import (
     CHARS_PER_TOKEN,
+    Passage,
     RagSettings,
     RefusalLanguage,
     build_messages,
@@ -54,7 +57,7 @@ def create_query_engine(
     The response's `source_nodes` are the passages as they were numbered for the model (none where it was not asked),
     and `metadata["citations"]` those that the answer names: dicts of n, source, page and quote. `metadata["support"]`
     tells for each sentence what it rests on. A MiniCPM model writes under a grammar: `[n]` can only be the number of a
-    passage that it was given.
+    passage that it was given. Pages that are stored as pictures are shown to it as pictures.
 
     Args:
         index: the folder of an index, what `load_index` returns, or another LlamaIndex index or retriever.
@@ -118,12 +121,33 @@ class RagSteps:
     retriever: BaseRetriever
     settings: RagSettings
 
+    @cached_property
+    def seat(self) -> EngineSeat | None:
+        """Where the engine of a MiniCPM model is loaded, and makes room for the embedders of pages."""
+        if not isinstance(self.llm, EngineLLM):
+            return None
+        index = getattr(self.retriever, "documents", None)
+        own = self.llm.engine is None
+        return EngineSeat(self.llm.load_engine, index, self.llm.memory_limit, own=own)
+
+    def _before_search(self) -> None:
+        if self.seat:
+            self.seat.before_search()
+
+    def _show(self, passages: Sequence[Passage]) -> Mapping[int, Mapping[str, Any]]:
+        if not any(passage.thumbnail for passage in passages):
+            return {}
+        sees = self.seat is None or self.seat.open().family.vision is not None
+        return show_pages(passages, sees=sees, name=str(getattr(self.llm, "model", type(self.llm).__name__)))
+
     def find(self, question: str, query: str | None = None) -> Prompt:
         """Search with `query` (None: the question) and return what to ask."""
+        self._before_search()
         return self._prompt(question, self.retriever.retrieve(query or question))
 
     async def afind(self, question: str, query: str | None = None) -> Prompt:
         """Do the same without blocking the event loop."""
+        await asyncio.to_thread(self._before_search)
         nodes = await self.retriever.aretrieve(query or question)
         return await asyncio.to_thread(self._prompt, question, nodes)
 
@@ -132,9 +156,10 @@ class RagSteps:
         if is_out_of_scope(passages, self.settings):
             return Prompt(question, refusal=self.settings.refusals[detect_language(question)])
         room, count_tokens = self._room(), self._counter()
-        kept = fit_passages(question, passages, self.settings, room=room, count_tokens=count_tokens)
+        kept = fit_passages(question, passages, self.settings, room=room, count_tokens=count_tokens, show=self._show)
         texts = [passage.text for passage in kept]
-        messages = build_messages(question, texts, system_prompts=self.settings.system_prompts)
+        shown = self._show(kept)
+        messages = build_messages(question, texts, system_prompts=self.settings.system_prompts, pictures=shown)
         options = {"grammar": answer_grammar(question, texts, self.settings)} if _takes_grammar(self.llm) else {}
         return Prompt(question, tuple(nodes[: len(kept)]), _to_chat(messages), options=options)
 
@@ -223,14 +248,14 @@ class RagSteps:
         }
 
     def _room(self) -> int:
-        if isinstance(self.llm, EngineLLM):
-            return prompt_room(self.llm.load_engine().context_window, self.llm.max_tokens)
+        if self.seat and isinstance(self.llm, EngineLLM):
+            return prompt_room(self.seat.open().context_window, self.llm.max_tokens)
         metadata = self.llm.metadata
         return prompt_room(metadata.context_window, metadata.num_output)
 
-    def _counter(self) -> Callable[[list[dict[str, str]]], int]:
-        if isinstance(self.llm, EngineLLM):
-            return self.llm.load_engine().count_tokens
+    def _counter(self) -> Callable[[list[dict[str, Any]]], int]:
+        if self.seat:
+            return self.seat.open().count_tokens
         return _estimate_tokens
 
 
@@ -238,13 +263,26 @@ def _takes_grammar(llm: LLM) -> bool:
     return isinstance(llm, EngineLLM) and llm.takes_grammar
 
 
-def _estimate_tokens(messages: list[dict[str, str]]) -> int:
-    text = "\n".join(message["content"] for message in messages)
+def _estimate_tokens(messages: list[dict[str, Any]]) -> int:
+    contents = [message["content"] for message in messages]
+    parts = [part for content in contents for part in ([content] if isinstance(content, str) else content)]
+    text = "\n".join(part if isinstance(part, str) else part.get("text", "") for part in parts)
     return int(len(text) / CHARS_PER_TOKEN[detect_language(text)])
 
 
-def _to_chat(messages: Sequence[dict[str, str]]) -> tuple[ChatMessage, ...]:
-    return tuple(ChatMessage(role=message["role"], content=message["content"]) for message in messages)
+def _to_chat(messages: Sequence[Mapping[str, Any]]) -> tuple[ChatMessage, ...]:
+    return tuple(ChatMessage(role=message["role"], content=_to_content(message["content"])) for message in messages)
+
+
+def _to_content(content: str | Sequence[Mapping[str, Any]]) -> Any:
+    if isinstance(content, str):
+        return content
+    return [
+        TextBlock(text=part["text"])
+        if part["type"] == "text"
+        else ImageBlock(image=part["base64"].encode(), image_mimetype=part["mime_type"])
+        for part in content
+    ]
 
 
 class MiniCPMQueryEngine(BaseQueryEngine):

@@ -1,17 +1,18 @@
-"""MiniCPM-Reranker as a LlamaIndex node postprocessor."""
+"""MiniCPM-Reranker, or any other reranker, as a LlamaIndex node postprocessor."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
 if TYPE_CHECKING:
-    from minicpm_core.retrieval_models import RerankerModel
+    from minicpm_core.index.reranking import Reranker
 
 
 class MiniCPMRerank(BaseNodePostprocessor):
@@ -27,6 +28,8 @@ class MiniCPMRerank(BaseNodePostprocessor):
         memory_limit: bytes, or such as "4GiB".
         batch_size: pairs per forward pass.
         revision: branch, tag or commit on the hub.
+        scorer: scores instead of `model`: a cross-encoder, a loaded chat model (`MiniCPM` or an engine, asked for yes
+            or no), or what has `score(query, documents)`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,7 +43,8 @@ class MiniCPMRerank(BaseNodePostprocessor):
     memory_limit: int | str | None = None
     batch_size: int = 8
     revision: str | None = None
-    _model: RerankerModel | None = PrivateAttr(default=None)
+    scorer: Any = Field(default=None, exclude=True)
+    _model: Reranker | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @classmethod
@@ -54,7 +58,7 @@ class MiniCPMRerank(BaseNodePostprocessor):
         if query_bundle is None:
             raise ValueError("a query is needed to rank by; call postprocess_nodes(nodes, query_str=...)")
         texts = [node.node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
-        scores = self.load_model().score(query_bundle.query_str, texts)
+        scores = self.score(query_bundle.query_str, texts)
         ranked = sorted(zip(scores, nodes, strict=True), key=lambda pair: -pair[0])
         return [NodeWithScore(node=node.node, score=score) for score, node in ranked[: self.top_n]]
 
@@ -63,12 +67,19 @@ class MiniCPMRerank(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._postprocess_nodes, nodes, query_bundle)
 
-    def load_model(self) -> RerankerModel:
-        """Return the loaded model."""
+    def score(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Return one score per text, in order; higher is better."""
+        return self.load_model().score(query, documents)
+
+    def load_model(self) -> Reranker:
+        """Return the loaded model, or what scores instead of it."""
+        from minicpm_core.index.reranking import resolve_reranker
         from minicpm_core.retrieval_models import RerankerModel
 
         with self._lock:
             if self._model is None:
-                names = set(type(self).model_fields) - {"model", "top_n", "callback_manager"}
-                self._model = RerankerModel(self.model, **{name: getattr(self, name) for name in names})
+                names = set(type(self).model_fields) - {"model", "top_n", "callback_manager", "scorer"}
+                options = {name: getattr(self, name) for name in names}
+                model = RerankerModel(self.model, **options) if self.scorer is None else resolve_reranker(self.scorer)
+                self._model = model
             return self._model

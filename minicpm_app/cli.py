@@ -16,6 +16,7 @@ COMMANDS = {
     "index": "read documents into an index that LangChain, LlamaIndex and this command share",
     "chat": "talk with a model, with or without documents",
     "read": "read the text of a picture, with the place of each line",
+    "web": "open a page in the browser to ask your documents",
     "models": "list the families of checkpoints that run, and what they cover",
     "convert": "write a copy of a checkpoint that stock transformers, vLLM and llama.cpp can open",
     "quantize": "write a copy of a checkpoint in int4 that stock transformers opens",
@@ -60,6 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
     read.add_argument("--lines", action="store_true", help="join what stands beside each other, from top to bottom")
     read.add_argument("--max-slices", type=int, metavar="N", help="tiles at most; more show smaller writing")
     _add_model_arguments(read, "$MINICPM_VISION_MODEL or MiniCPM-V-4.6")
+
+    _add_web_arguments(parsers["web"])
 
     merge = parsers["merge-adapter"]
     for command in (parsers["convert"], parsers["quantize"], merge):
@@ -112,6 +115,25 @@ def _add_model_arguments(parser: argparse.ArgumentParser, default: str = "$MINIC
     group.add_argument("--max-tokens", type=int, metavar="TOKENS", help="longest answer")
     group.add_argument("--temperature", type=float, help="0 is greedy; default: what the model's authors recommend")
     group.add_argument("--seed", type=int, help="makes sampling reproducible")
+
+
+def _add_web_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", metavar="DIR", help="where collections are kept (default: in the user's cache folder)"
+    )
+    _add_embeddings_argument(parser)
+    parser.add_argument("--open", action="store_true", help="open the page in the browser of this machine")
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="others need a password (default: 127.0.0.1)"
+    )
+    server.add_argument("--port", type=int, metavar="N", help="default: the first that is free from 7860 on")
+    server.add_argument(
+        "--password", metavar="TEXT", help="better in $MINICPM_WEB_PASSWORD, which other users cannot see; 8 or more"
+    )
+    server.add_argument("--max-file-size", type=int, default=100, metavar="MB", help="of an upload (default: 100)")
+    server.add_argument("--max-files", type=int, default=50, metavar="N", help="of an upload (default: 50)")
+    _add_model_arguments(parser)
 
 
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,7 @@ def _model(options: Namespace, memory: int) -> dict[str, Any]:
         make = partial(make, embeddings=options.embeddings)
         made, most = make(context_window=options.context_window), make()
         return _row(options.model, made) | {
-            "quantization": "as stored",
+            "quantization": "the file's format",
             "prefill_chunk": made.prefill_chunk,
             "largest_context_window": most.context_window if most.fits else None,
             "kv_cache_per_token": made.kv_cache // made.context_window,

@@ -52,7 +52,8 @@ def generate_batch(
 
     with torch.inference_mode():
         rows = [_Row(n, answer) for n, answer in enumerate(answers)]
-        cache, logits = open_cache(model, prefill_chunk), None
+        cache = open_cache(model, prefill_chunk)
+        logits: Any = None
         for read in cache.read_prompts(prompts, [row.begun for row in rows]):
             if cancelled.is_set():
                 return

@@ -12,8 +12,8 @@ from minicpm_core.types import Message
 if TYPE_CHECKING:
     from minicpm_core.families import Family
 
-_NUMERALS = [chr(number) for number in range(0x10107, 0x10134)]
-"""Aegean numerals: tokenizers keep numerals apart from letters and signs, and templates print them as they are."""
+_NUMERALS = [chr(number) for number in (*range(0x10107, 0x10134), *range(0x12400, 0x1246F))]
+"""Aegean and cuneiform: tokenizers keep numerals apart from letters and signs, templates print them as they are."""
 _MARKER = re.compile(r"<[^\s<>\"'{}%=]+>")
 """A marker in a chat template's source."""
 _TAG = re.compile(r"<[^<>\s=]+>?")
@@ -52,7 +52,9 @@ class ControlTokens:
         thoughts: Iterable[tuple[str, str]] = (),
     ) -> None:
         self._tokenizer = tokenizer
-        self.seam = "".join(secrets.choice(_NUMERALS) for _ in range(6))  # that no text can know
+        self.seam = "".join(
+            secrets.choice(_NUMERALS) for _ in range(2)
+        )  # no text knows it; short, for texts full of names
         added = tokenizer.added_tokens_decoder.values()
         names = {token.content for token in added if token.special or not re.search(r"\s", token.content)}
         plain = {*_MARKER.findall(template), *markers} - names

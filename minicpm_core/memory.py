@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from minicpm_core.checkpoints import Checkpoint, open_checkpoint
 from minicpm_core.picture_bytes import NO_PICTURES, PictureBytes, count_pictures
@@ -260,7 +261,7 @@ def plan(
     beside = embedder_bytes(embeddings) if embeddings is not None else 0
     limit = None if memory_limit is None else parse_bytes(memory_limit)
     left = None if limit is None else max(limit - beside, 1)
-    options = {"context_window": context_window, "memory_limit": left, "dtype": dtype, "device": device}
+    options: dict[str, Any] = {"context_window": context_window, "memory_limit": left, "dtype": dtype, "device": device}
     alone = plan_gguf_file(model, quantization=quantization, **options)
     return replace(alone, embeddings=beside, limit=limit)
 

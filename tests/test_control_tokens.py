@@ -28,7 +28,7 @@ from tests.toy_vision import write_native
 NATIVE = {"minicpm-v-4.6": "minicpmv4_6", "minicpm-v-4.7": "minicpmv4_7", "minicpm-ocr": "minicpm_ocr"}
 NAMES = [family.name for family in FAMILIES]
 SEEING = [family.name for family in FAMILIES if family.vision]
-FRAGMENTS = ["<|", "<", "|>", ">", "</", "im_end", "think", "s>", " ", "\n", "用户", "𐄇𐄈", "a", "The lamp", "é😀", "/"]
+FRAGMENTS = ["<|", "<", "|>", ">", "</", "im_end", "think", "s>", " ", "\n", "用户", "𐄇", "a", "The lamp", "é😀", "/"]
 TOOL = {
     "name": "look_up",
     "description": "Looks {} up.",

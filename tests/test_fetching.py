@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import socket
 import ssl
@@ -12,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from minicpm_core import fetching
+from minicpm_core import PictureSettings, fetching
 from minicpm_core.fetching import fetch, is_public
+from minicpm_core.messages import check_messages
 
 pytestmark = [pytest.mark.enable_socket, pytest.mark.allow_hosts(["127.0.0.1", "::1"])]
 CONTENT = bytes(range(256)) * 40
@@ -28,7 +31,7 @@ class Site(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.asked.append((self.path, self.headers["Host"]))
         try:
-            getattr(self, "do_" + self.path.strip("/").split("/")[0].split("?")[0])()
+            getattr(self, "do_" + self.path.strip("/").split("/")[0].split("?")[0].split(".")[0])()
         except (BrokenPipeError, ConnectionResetError):
             pass
 
@@ -41,6 +44,11 @@ class Site(BaseHTTPRequestHandler):
 
     def do_file(self) -> None:
         self.answer(200, CONTENT, Content_Length=str(len(CONTENT)))
+
+    def do_picture(self) -> None:
+        stream = io.BytesIO()
+        Image.new("RGB", (7, 5)).save(stream, "PNG")
+        self.answer(200, stream.getvalue())
 
     def do_unsized(self) -> None:
         self.answer(200, CONTENT)
@@ -112,6 +120,16 @@ def test_contents_are_downloaded(path: str, site: Any) -> None:
     url, asked = site
     assert get(f"{url}/{path}") == CONTENT
     assert asked[0] == ("/" + path.partition("#")[0], url.removeprefix("http://"))
+
+
+def test_a_picture_of_a_message_comes_from_the_server(site: Any) -> None:
+    part = {"type": "image_url", "image_url": {"url": f"{site[0]}/to?/picture.png"}}
+    asked = [{"role": "user", "content": [part]}]
+    (message,) = check_messages(asked, vision=True, settings=PictureSettings(allow_private_urls=True))
+    assert message["content"][0].size == (7, 5)
+    with pytest.raises(ValueError, match=r"127.0.0.1, which is not a public one; .*allow_private_urls=True"):
+        check_messages(asked, vision=True)
+    assert [path for path, _ in site[1]] == ["/to?/picture.png", "/picture.png"], "and nothing the second time"
 
 
 def test_spaces_and_other_letters_are_quoted(site: Any) -> None:

@@ -190,6 +190,8 @@ def test_a_playlist_reads_no_other_file(tmp_path: Path) -> None:
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{film}\n#EXT-X-ENDLIST\n"
     concat = f"ffconcat version 1.0\nfile '{film}'\n"
     assert len(read_video({"type": "video", "video": film}).frames) >= 5, "the file itself is a film"
+    with pytest.raises(ValueError, match="cannot be decoded"):  # a format of FFmpeg's that is none of ours
+        read_video({"type": "video", "video": write_film(tmp_path / "film.nut")})
     for text in (playlist, concat):
         (tmp_path / "list.mp4").write_text(text)
         for source in (text.encode(), tmp_path / "list.mp4"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minicpm_core import Engine, Sampling, load
+from minicpm_core import Engine, PictureSettings, Sampling, load
 from minicpm_core.vision.prompt import Picture, Pictures
 from minicpm_core.vision.video import read_video
 from tests.toy_minicpmv import QUERIES, write_minicpmv
@@ -80,6 +80,17 @@ def test_other_families_read_frames_one_by_one(tmp_path: Path) -> None:
     assert engine.generate(ask(video(frames(3)), "?"), sampling=GREEDY).usage is not None
     with pytest.raises(ValueError, match="together is 2, but this model reads frames one by one"):
         engine.prepare(ask(video(frames(2), together=2)))
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0", "2.5"])
+def test_families_that_know_no_videos_refuse_them(version: str, tmp_path: Path) -> None:
+    engine = load(write_minicpmv(tmp_path, version), dtype="float32", device="cpu")
+    with pytest.raises(ValueError, match="trained on pictures and not on videos; give the frames as pictures"):
+        engine.prepare(ask(video(frames(3)), "?"))
+    with pytest.raises(ValueError, match="no max_num_frames"):
+        engine.prepare(ask("?"), pictures=PictureSettings(max_num_frames=3))
+    shown = [{"type": "image", "image": frame} for frame in frames(3)]
+    assert len(engine.prepare(ask(*shown)).pictures.pictures) == 3
 
 
 @pytest.mark.parametrize("model_type", ["minicpmv4_6", "minicpmv4_7"])

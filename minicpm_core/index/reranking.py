@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from minicpm_core.rag import Passage
 
+RERANKED = 20
+"""The candidates that a reranker sees, where not more are asked for."""
+
 
 class Reranker(Protocol):
     """What tells how well texts answer a question; MiniCPM-Reranker and `YesNoReranker` are such."""
@@ -49,8 +52,8 @@ def resolve_reranker(reranker: Any) -> Reranker:
 
     Args:
         reranker: what has `score(query, documents)`; a cross-encoder, which has `predict(pairs)`; a loaded chat model
-            (`minicpm_core.load`), which is asked for yes or no; or the name or folder of MiniCPM-Reranker or of a
-            cross-encoder of sentence-transformers.
+            (`minicpm_core.load`) or a framework's class over one, which is asked for yes or no; or the name or folder
+            of MiniCPM-Reranker or of a cross-encoder of sentence-transformers.
 
     Raises:
         TypeError: it is none of these.
@@ -59,12 +62,14 @@ def resolve_reranker(reranker: Any) -> Reranker:
         return _load(str(reranker))
     if callable(getattr(reranker, "score", None)):
         return reranker  # type: ignore[no-any-return]
-    if callable(getattr(reranker, "predict", None)):
-        return CrossEncoderReranker(reranker)
+    if callable(getattr(reranker, "load_engine", None)):
+        reranker = reranker.load_engine()
     if callable(getattr(reranker, "prepare", None)) and callable(getattr(reranker, "tokenize", None)):
         from minicpm_core.yes_no import YesNoReranker
 
         return YesNoReranker(reranker)
+    if callable(getattr(reranker, "predict", None)):
+        return CrossEncoderReranker(reranker)
     raise TypeError(
         f"reranker is a {type(reranker).__name__}; accepted: an object with score(query, documents) or predict(pairs), "
         "an engine, or the name of MiniCPM-Reranker or of a cross-encoder"

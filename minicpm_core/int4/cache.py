@@ -163,9 +163,10 @@ class Slot:
 
 def _read_digest(file: Path) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(2**20):
-            digest.update(chunk)
+    chunk = memoryview(bytearray(2**18))  # one that stays in the cache
+    with file.open("rb", buffering=0) as stream:
+        while count := stream.readinto(chunk):
+            digest.update(chunk[:count])
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from minicpm_core.engine import Engine
@@ -61,7 +62,7 @@ class ServerEngine(Engine):
         self.context_window = context_window
         self._client = client
         self._loop = BackgroundLoop(served.name)
-        self._close = weakref.finalize(self, self._loop.close, client.close)
+        self._close = weakref.finalize(self, partial(self._loop.close, client.close))
 
     def stream(self, messages: Prompt, **options: Any) -> Iterator[Chunk]:
         """Yield the answer piece by piece; the arguments are those of `Engine.stream`."""

@@ -62,7 +62,7 @@ class SliceReader:
             None if self.view else self.rule.max_slices,
             self.mode,
             None if self.view or self.nested else self.numbered,
-            self.frames,
+            None if self.view or self.nested else self.frames,
         )
 
     def adapt(self, settings: PictureSettings) -> SliceReader:
@@ -83,7 +83,13 @@ class SliceReader:
         return Picture(text, tuple(to_array(view) for view in views), mode=self.mode)
 
     def read_video(self, video: Video) -> list[Picture]:
-        """Make the frames ready, uncut and without numbers; those that are read together share a placeholder."""
+        """Make the frames ready, uncut and without numbers; those that are read together share a placeholder.
+
+        Raises:
+            ValueError: a family older than 2.6, or frames together in one that reads them one by one.
+        """
+        if self.view or self.nested:
+            raise ValueError("this model was trained on pictures and not on videos; give the frames as pictures")
         if video.together > 1 and not self.temporal:
             raise ValueError(f"together is {video.together}, but this model reads frames one by one; leave it out")
         rule = replace(self.rule, max_slices=1)

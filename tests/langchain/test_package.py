@@ -15,6 +15,7 @@ HEAVY = ("torch", "transformers", "chromadb", "sentence_transformers", "llama_in
 def test_the_public_names() -> None:
     assert langchain_minicpm.__all__ == [
         "ChatMiniCPM",
+        "ChatMiniCPMV",
         "IndexReport",
         "MiniCPMEmbeddings",
         "MiniCPMLLM",

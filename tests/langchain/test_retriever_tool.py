@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,17 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests, ToolsI
 from langchain_tests.unit_tests import ToolsUnitTests
 from pydantic import ValidationError
 
-from langchain_minicpm import MiniCPMEmbeddings, MiniCPMRetriever, build_index, create_retriever_tool, load_index
+from langchain_minicpm import (
+    ChatMiniCPM,
+    MiniCPMEmbeddings,
+    MiniCPMReranker,
+    MiniCPMRetriever,
+    build_index,
+    create_retriever_tool,
+    load_index,
+)
 from langchain_minicpm.vectorstores import MiniCPMChroma
+from minicpm_core.yes_no import YesNoReranker
 
 QUESTION = "How long is the warranty of the lamp?"
 
@@ -132,6 +142,61 @@ async def test_k_is_exact_and_changes_per_call(store: MiniCPMChroma) -> None:
     assert len(MiniCPMRetriever(index=store).invoke(QUESTION)) == 4 == store.index.settings.k
 
 
+async def test_a_condition_is_given_to_the_retriever_or_to_a_call(store: MiniCPMChroma) -> None:
+    retriever = MiniCPMRetriever(index=store, k=2, where={"source": "returns.txt"})
+    assert {document.metadata["source"] for document in retriever.invoke(QUESTION)} == {"returns.txt"}
+    for found in (
+        retriever.invoke(QUESTION, where={"source": "lamp.txt"}),
+        await retriever.ainvoke(QUESTION, where={"source": {"$in": ["lamp.txt"]}}),
+    ):
+        assert {document.metadata["source"] for document in found} == {"lamp.txt"}
+    with pytest.raises(ValueError, match=r"the operator '\$like'"):
+        retriever.invoke(QUESTION, where={"source": {"$like": "x"}})
+
+
+def test_neighbours_are_joined_within_the_budget(store: MiniCPMChroma) -> None:
+    (narrow,) = MiniCPMRetriever(index=store, k=1).invoke(QUESTION)
+    (wide,) = MiniCPMRetriever(index=store, k=1, budget=1000).invoke(QUESTION)
+    assert narrow.page_content in wide.page_content
+    assert wide.page_content == store.index.page_text(store.index.search(QUESTION, k=1)[0]).strip()
+    assert MiniCPMRetriever(index=store, k=1, budget=1000).invoke(QUESTION, budget=0) == [narrow]
+
+
+class ByLength:
+    """Likes long texts."""
+
+    def score(self, query: str, documents: Sequence[str]) -> list[float]:
+        return [float(len(document)) for document in documents]
+
+
+def test_a_reranker_orders_what_the_retriever_found(store: MiniCPMChroma) -> None:
+    everything = store.index.search(QUESTION, k=20)
+    longest = sorted((len(passage.text) for passage in everything), reverse=True)
+    found = MiniCPMRetriever(index=store, k=3, reranker=ByLength()).invoke(QUESTION)
+    assert [len(document.page_content) for document in found] == longest[:3]
+    compressor = MiniCPMReranker(scorer=ByLength(), top_n=2)
+    documents = MiniCPMRetriever(index=store, k=9).invoke(QUESTION)
+    kept = compressor.compress_documents(documents, QUESTION)
+    assert [document.metadata["relevance_score"] for document in kept] == sorted(
+        (float(len(document.page_content)) for document in documents), reverse=True
+    )[:2]
+    other = InMemoryVectorStore(MiniCPMEmbeddings(model="demo"))
+    other.add_documents([Document("A lamp."), Document("Cats sleep a lot."), Document("Dogs bark.")])
+    (best,) = MiniCPMRetriever(index=other, k=1, reranker=ByLength()).invoke("lamp")
+    assert best.page_content == "Cats sleep a lot."
+    with pytest.raises(ValueError, match="budget joins neighbours of our own index only"):
+        MiniCPMRetriever(index=other, budget=9).invoke("lamp")
+
+
+def test_the_loaded_chat_model_reranks(store: MiniCPMChroma, toy: Path) -> None:
+    model = ChatMiniCPM(model=str(toy))
+    retriever = MiniCPMRetriever(index=store, k=2, reranker=model)
+    scores = YesNoReranker(model.load_engine()).score(QUESTION, [p.text for p in store.index.search(QUESTION, k=20)])
+    found = retriever.invoke(QUESTION)
+    assert [document.metadata["score"] for document in found] == pytest.approx(sorted(scores)[::-1][:2], abs=1e-4)
+    assert isinstance(MiniCPMReranker(scorer=model).load_model(), YesNoReranker)
+
+
 def test_another_vector_store_is_searched_by_meaning() -> None:
     store = InMemoryVectorStore(MiniCPMEmbeddings(model="demo"))
     store.add_documents([Document("The lamp has a warranty."), Document("Cats sleep a lot.")])
@@ -160,3 +225,7 @@ async def test_the_tool_numbers_passages_and_hands_over_documents(store: MiniCPM
         assert second.startswith("[2] (")
         assert [document.id for document in message.artifact] == [p.id for p in store.index.search(QUESTION, k=2)]
     assert tool.args["query"]["type"] == "string"
+    narrowed = create_retriever_tool(MiniCPMRetriever(index=store, where={"source": "staff.txt"}), k=1)
+    assert narrowed.invoke({"query": QUESTION}).startswith("[1] (staff.txt)")
+    nothing = create_retriever_tool(MiniCPMRetriever(index=store, where={"source": "none"}))
+    assert nothing.invoke({"query": QUESTION}) == "Nothing was found."

@@ -427,7 +427,7 @@ def test_pictures_and_unknown_blocks_are_refused(toy: Path) -> None:
     picture = ChatMessage(role="user", blocks=[TextBlock(text="What?"), ImageBlock(image=b"iVBORw0KGgo=")])
     with pytest.raises(ValueError, match="reads text only"):
         llm.chat([picture])
-    with pytest.raises(ValueError, match="block of type 'audio'; accepted: text, image, thinking, tool_call"):
+    with pytest.raises(ValueError, match="block of type 'audio'; accepted: text, image, video, document, thinking"):
         llm.chat([ChatMessage(role="user", blocks=[AudioBlock(audio=b"abcd")])])
     with pytest.raises(ValueError, match="cannot be read"):
         llm.chat([ChatMessage(role="assistant", content="", additional_kwargs={"tool_calls": ["add(1)"]})])

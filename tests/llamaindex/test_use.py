@@ -57,6 +57,7 @@ def test_public_names() -> None:
         "build_index",
         "create_chat_engine",
         "create_query_engine",
+        "create_retriever_tool",
         "load_index",
         "react_grammar",
         "use_minicpm",

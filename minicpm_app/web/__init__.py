@@ -1,0 +1,103 @@
+"""`minicpm web`: a page in the browser to ask one's documents."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from minicpm_app.ask import make_chat_model, print_line
+from minicpm_app.cli import UsageError
+from minicpm_app.documents import cache_folder
+from minicpm_app.web.guard import Policy, check_login, choose_password, is_local
+from minicpm_app.web.library import Library, Limits
+
+
+def run(options: Namespace) -> int:
+    """Load the model, show the page, and serve it until Ctrl-C."""
+    try:
+        password = choose_password(options.host, options.password)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for name in ("max_file_size", "max_files"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: accepted are numbers from 1 on")
+    with tempfile.TemporaryDirectory(prefix="minicpm-web-", ignore_cleanup_errors=True) as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        require_gradio()
+        chat = make_chat_model(options)
+        if not options.json:
+            sys.stderr.write(f"loading {chat.model} ...\n")
+        chat.load_engine()
+        folder = Path(options.data) if options.data else cache_folder() / "collections"
+        embeddings = options.embeddings or ("demo" if options.model == "demo" else None)
+        library = Library(folder, embeddings, Limits(options.max_file_size, options.max_files))
+        blocks = serve(
+            chat, library, host=options.host, port=options.port, password=password, open_browser=options.open
+        )
+        address = blocks.local_url.rstrip("/")
+        print_line(json.dumps({"url": address}) if options.json else f"{address}  (Ctrl-C ends it)")
+        try:
+            blocks.block_thread()
+        finally:
+            blocks.close(verbose=False)
+            library.close()
+    return 0
+
+
+def require_gradio() -> None:
+    """Import Gradio with everything off that would call home.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise ImportError('the page needs Gradio: pip install "minicpm-integrations[web]"', name=error.name) from error
+
+
+def serve(
+    chat: Any, library: Library, *, host: str, port: int | None, password: str | None = None, open_browser: bool = False
+) -> Any:
+    """Start serving the page in a thread; return Gradio's blocks (`local_url`, `close()`).
+
+    Args:
+        chat: a ChatMiniCPM.
+        library: its collections are shown to all who can reach the page.
+        host: address to bind to.
+        port: None takes the first that is free from 7860 on.
+        password: demanded at the door.
+        open_browser: open the page here.
+    """
+    from starlette.middleware import Middleware
+
+    from minicpm_app.web.page import APPEARANCE, make_page
+
+    names = ("127.0.0.1", "localhost", "[::1]", host) if is_local(host) else None
+    blocks = make_page(chat, library)
+    blocks.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=open_browser,
+        auth=check_login(password) if password else None,
+        auth_message="MiniCPM: any name, and the password / 名称任意，输入密码" if password else None,
+        max_file_size=library.limits.megabytes * 2**20,
+        app_kwargs={"middleware": [Middleware(Policy, hosts=names)], "docs_url": None, "redoc_url": None},
+        prevent_thread_lock=True,
+        share=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        quiet=True,
+        footer_links=[],
+        enable_monitoring=False,
+        **APPEARANCE,
+    )
+    return blocks

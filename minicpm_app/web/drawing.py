@@ -1,0 +1,146 @@
+"""The page's HTML: turns, files, sources and the line about the model. All text of others is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from typing import Any, Literal
+
+from minicpm_app.web.conversation import Turn
+from minicpm_app.web.highlights import Box, PagePicture, PageText
+from minicpm_app.web.texts import say
+from minicpm_core.rag import Language, Passage
+
+_CITATION = re.compile(r"\[(\d{1,3})\]")
+
+
+@dataclass
+class FileState:
+    """A file of a collection, and how far it is."""
+
+    name: str
+    state: Literal["waiting", "reading", "ready", "failed"] = "ready"
+    note: str = ""
+    share: float = 0.0
+
+
+@lru_cache(maxsize=1)
+def _markdown() -> Any:
+    from markdown_it import MarkdownIt
+
+    # No raw HTML, and no links and pictures: an answer must not send a reader anywhere.
+    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table").disable(["link", "image"])
+
+
+def draw_turn(turn: Turn, number: int, language: Language, *, window: int, ahead: int = 0) -> str:
+    """Return a turn; `number` is its place in the conversation, `window` the context window in tokens."""
+    pictures = "".join(f'<img src="{uri}" alt="">' for uri in turn.pictures)
+    parts = [f'<div class="mc-question" dir="auto">{pictures}<p>{escape(turn.question)}</p></div>']
+    body = ""
+    if turn.reasoning:
+        opened = "" if turn.answer else " open"
+        summary = escape(say(language, "reasoning"))
+        body += f"<details{opened}><summary>{summary}</summary><p>{escape(turn.reasoning)}</p></details>"
+    body += _cite(_markdown().render(turn.answer), turn, number)
+    if turn.state == "running" and not turn.answer:
+        body += f'<p class="mc-quiet mc-busy">{escape(say(language, "queued", count=ahead) if ahead else say(language, "thinking"))}</p>'
+    if turn.state == "stopped":
+        body += f'<p class="mc-quiet">{escape(say(language, "stopped"))}</p>'
+    if turn.state == "failed":
+        body += f'<p class="mc-wrong">{escape(say(language, "error", reason=turn.note))}</p>'
+    if turn.state == "done" and turn.quotes:
+        body += _sources(turn, number, language)
+    if turn.used:
+        body += f'<p class="mc-used">{escape(say(language, "used", used=f"{turn.used:,}", window=f"{window:,}"))}</p>'
+    parts.append(f'<div class="mc-answer" data-state="{turn.state}" dir="auto">{body}</div>')
+    return "".join(parts)
+
+
+def _cite(html: str, turn: Turn, number: int) -> str:
+    """Make buttons of the numbers of passages that were given."""
+
+    def button(found: re.Match[str]) -> str:
+        n = int(found[1])
+        if not 1 <= n <= len(turn.passages):
+            return found[0]
+        source = escape(turn.passages[n - 1].source, quote=True)
+        return f'<button class="mc-cite" data-turn="{number}" data-n="{n}" title="{source}">{n}</button>'
+
+    return _CITATION.sub(button, html)
+
+
+def _sources(turn: Turn, number: int, language: Language) -> str:
+    items = ""
+    for n, quote in turn.quotes.items():
+        name = escape(name_place(turn.passages[n - 1], language))
+        items += (
+            f'<li><button class="mc-cite" data-turn="{number}" data-n="{n}">{n}</button> <b>{name}</b> '
+            f"<q>{escape(quote)}</q></li>"
+        )
+    return f'<div class="mc-sources"><h4>{escape(say(language, "sources"))}</h4><ul>{items}</ul></div>'
+
+
+def name_place(passage: Passage, language: Language) -> str:
+    """Return a passage's file, page and heading."""
+    parts = [passage.source]
+    if passage.page is not None:
+        parts.append(say(language, "page", page=passage.page))
+    if heading := passage.metadata.get("heading"):
+        parts.append(str(heading))
+    return " · ".join(parts)
+
+
+def draw_conversation(turns: Sequence[Turn], language: Language, *, window: int) -> str:
+    """Return all turns that are over, or what to do where there are none."""
+    if not turns:
+        return f'<div class="mc-hello">{escape(say(language, "hello"))}</div>'
+    return "".join(draw_turn(turn, n, language, window=window) for n, turn in enumerate(turns))
+
+
+def draw_files(files: Sequence[FileState], language: Language) -> str:
+    """Return the list of files, each with its progress and a button that removes it."""
+    if not files:
+        return f'<p class="mc-quiet">{escape(say(language, "no_files"))}</p>'
+    rows = ""
+    for file in files:
+        name, state = escape(file.name, quote=True), {"waiting": "waiting_file"}.get(file.state, file.state)
+        note = escape(file.note or say(language, state))
+        bar = f'<progress max="1" value="{file.share:.3f}"></progress>' if file.state == "reading" else ""
+        label = escape(say(language, "remove"), quote=True)
+        remove = f'<button class="mc-remove" data-file="{name}" aria-label="{label} {name}" title="{label}">×</button>'
+        rows += (
+            f'<li data-state="{file.state}"><span class="mc-name" title="{name}">{name}</span>'
+            f"{remove if file.state == 'ready' else ''}<span class='mc-note'>{note}</span>{bar}</li>"
+        )
+    return f'<ul class="mc-files">{rows}</ul>'
+
+
+def draw_source(passage: Passage, n: int, page: PagePicture | PageText, note: str, language: Language) -> str:
+    """Return the panel with the page that passage `n` stands on."""
+    head = f'<h4><span class="mc-number">{n}</span> {escape(name_place(passage, language))}</h4>'
+    head += f'<p class="mc-quiet">{escape(note)}</p>' if note else ""
+    if isinstance(page, PageText):
+        tags = {"plain": "span", "passage": 'mark class="mc-passage"', "quote": 'mark class="mc-quote"'}
+        pieces = "".join(f"<{tags[k]}>{escape(text)}</{tags[k].split()[0]}>" for k, text in page.pieces)
+        return f'<div class="mc-source" data-kind="text">{head}<div class="mc-text" dir="auto">{pieces}</div></div>'
+    boxes = _draw_boxes(page.passage, "mc-passage") + _draw_boxes(page.quote, "mc-quote")
+    alt = escape(name_place(passage, language), quote=True)
+    picture = f'<img src="{page.picture}" alt="{alt}">'
+    return f'<div class="mc-source" data-kind="pdf">{head}<div class="mc-leaf">{picture}{boxes}</div></div>'
+
+
+def _draw_boxes(boxes: Sequence[Box], kind: str) -> str:
+    return "".join(
+        f'<i class="{kind}" style="left:{b.left}%;top:{b.top}%;width:{b.width}%;height:{b.height}%"></i>' for b in boxes
+    )
+
+
+def draw_status(facts: Mapping[str, str], language: Language) -> str:
+    """Return the line about the model; `facts` are the names of texts and what is told of them."""
+    items = "".join(
+        f"<li><span>{escape(say(language, name))}</span> <b>{escape(v)}</b></li>" for name, v in facts.items()
+    )
+    return f'<h1>{escape(say(language, "title"))}</h1><ul class="mc-facts">{items}</ul>'

@@ -1,0 +1,185 @@
+"""What the page does when something is clicked, typed or dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from minicpm_app.web.answering import answer, ask_documents, ask_model
+from minicpm_app.web.conversation import Conversation, Conversations, Turn
+from minicpm_app.web.drawing import draw_conversation, draw_source, draw_turn
+from minicpm_app.web.highlights import PagePicture, PageText, draw_pdf_page, is_unchanged, mark_text
+from minicpm_app.web.library import Collection, Library
+from minicpm_app.web.texts import say
+from minicpm_core.rag import Language
+
+MOST_PICTURES = 8
+"""That go with a question."""
+_REDRAW = 0.08
+"""Seconds between two drawings of an answer that is being written."""
+
+
+class Refused(ValueError):
+    """What was asked cannot be done; the message is for the person at the page."""
+
+
+class Desk:
+    """The model, the collections and the conversations behind the page.
+
+    Args:
+        chat: a ChatMiniCPM.
+        library: the collections.
+    """
+
+    def __init__(self, chat: Any, library: Library) -> None:
+        self.chat = chat
+        self.library = library
+        self.engine = chat.load_engine()
+        self.conversations = Conversations()
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model takes pictures."""
+        return self.engine.family.vision is not None
+
+    def facts(self, language: Language) -> dict[str, str]:
+        """Return what the head of the page tells about the model."""
+        from minicpm_core.memory import gib
+
+        memory = gib(self.engine.memory_report()["total"])
+        context = f"{self.engine.context_window:,} {say(language, 'tokens')}"
+        name = Path(str(self.chat.model)).name or str(self.chat.model)
+        seeing = f" ({say(language, 'sees')})" if self.sees else ""
+        return {"model": name + seeing, "memory": memory, "context": context}
+
+    def draw(self, visitor: str, language: Language) -> str:
+        """Return the conversation as it stands."""
+        turns = self.conversations.get(visitor).turns
+        return draw_conversation(turns, language, window=self.engine.context_window)
+
+    async def ask(
+        self, visitor: str, language: Language, collection_id: str | None, question: str
+    ) -> AsyncIterator[tuple[str, str]]:
+        """Answer a question; yield the turns that are over, and the one in work, as HTML.
+
+        Raises:
+            Refused: there is nothing to answer, or the last answer is not over.
+        """
+        conversation = self.conversations.get(visitor)
+        if conversation.run:
+            raise Refused(say(language, "busy"))
+        if not question.strip():
+            raise Refused(say(language, "no_question"))
+        pictures = conversation.pictures
+        collection = self.library.find(collection_id)
+        index = self.library.index(collection) if collection and not pictures else None
+        if collection and not pictures and (index is None or not index.count()):
+            raise Refused(say(language, "empty_collection"))
+        turn = Turn(question.strip(), collection.id if index and collection else None, [shrink(p) for p in pictures])
+        history, conversation.pictures = conversation.history(), []
+        if index is not None:
+            stream = ask_documents(self.chat, index, turn.question, history)
+        else:
+            stream = ask_model(self.engine, turn.question, history, pictures, self._sampling())
+        conversation.turns.append(turn)
+        over, number = self._over(conversation, language), len(conversation.turns) - 1
+        drawn = 0.0
+        async with aclosing(answer(self.conversations, conversation, turn, stream)) as steps:
+            async for ahead in steps:
+                if time.monotonic() - drawn >= _REDRAW:
+                    yield over, self._draw(turn, number, language, ahead)
+                    drawn = time.monotonic()
+        yield self.draw(visitor, language), ""
+
+    def stop(self, visitor: str) -> None:
+        """End the answer in work within a token."""
+        if run := self.conversations.get(visitor).run:
+            run.stop()
+
+    def clear(self, visitor: str) -> None:
+        """Forget the conversation."""
+        self.stop(visitor)
+        conversation = self.conversations.get(visitor)
+        conversation.turns, conversation.pictures = [], []
+
+    def attach(self, visitor: str, files: Sequence[Path], language: Language) -> int:
+        """Keep pictures for the next question; return how many there are.
+
+        Raises:
+            Refused: too many, or one that is no picture.
+        """
+        from minicpm_core.images import read_image
+
+        conversation = self.conversations.get(visitor)
+        if len(conversation.pictures) + len(files) > MOST_PICTURES:
+            raise Refused(say(language, "most_pictures", count=MOST_PICTURES))
+        for file in files:
+            try:
+                read_image(str(file))
+            except (ValueError, OSError) as error:
+                raise Refused(say(language, "bad_picture", name=file.name)) from error
+        conversation.pictures += files
+        return len(conversation.pictures)
+
+    async def open_source(self, visitor: str, language: Language, number: int, n: int) -> str:
+        """Return the page on which passage `n` of a turn stands, as HTML.
+
+        Raises:
+            Refused: there is no such turn or passage, or its collection is gone.
+        """
+        turns = self.conversations.get(visitor).turns
+        if not (0 <= number < len(turns) and 1 <= n <= len(turns[number].passages)):
+            raise Refused(say(language, "source_here"))
+        collection = self.library.find(turns[number].collection)
+        if collection is None:
+            raise Refused(say(language, "source_gone", source=turns[number].passages[n - 1].source))
+        return await asyncio.to_thread(self._draw_source, turns[number], n, collection, language)
+
+    def _draw_source(self, turn: Turn, n: int, collection: Collection, language: Language) -> str:
+        passage, quote = turn.passages[n - 1], turn.quotes.get(n, "")
+        whole = PageText((("passage", passage.text),))
+        page: PagePicture | PageText = whole
+        note = ""
+        unchanged = is_unchanged(passage)
+        if not unchanged:
+            note = say(language, "source_changed" if unchanged is False else "source_gone", source=passage.source)
+        elif str(passage.metadata["path"]).lower().endswith(".pdf"):
+            page = draw_pdf_page(passage, quote)
+        else:
+            try:
+                index = self.library.index(collection)
+                text = index.page_text(passage) if index else passage.text
+                page = mark_text(text, int(passage.metadata["start"]), int(passage.metadata["end"]), quote)
+            except ValueError:
+                page = whole  # of an index of an older version, which keeps no pages
+        return draw_source(passage, n, page, note, language)
+
+    def _over(self, conversation: Conversation, language: Language) -> str:
+        """Return the turns before the last one."""
+        done = conversation.turns[:-1]
+        return draw_conversation(done, language, window=self.engine.context_window) if done else ""
+
+    def _draw(self, turn: Turn, number: int, language: Language, ahead: int) -> str:
+        return draw_turn(turn, number, language, window=self.engine.context_window, ahead=ahead)
+
+    def _sampling(self) -> Any:
+        from minicpm_core import Sampling
+
+        return Sampling(temperature=self.chat.temperature, seed=self.chat.seed, max_new_tokens=self.chat.max_tokens)
+
+
+def shrink(picture: Path) -> str:
+    """Return a small copy of a picture as a data URI."""
+    from minicpm_core.images import read_image
+
+    image = read_image(str(picture))
+    image.thumbnail((320, 320))
+    written = io.BytesIO()
+    image.convert("RGB").save(written, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()

@@ -1,0 +1,281 @@
+"""The page itself: its parts, and which of them does what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from minicpm_app.web.drawing import draw_files, draw_status
+from minicpm_app.web.events import Desk, Refused
+from minicpm_app.web.library import Library
+from minicpm_app.web.texts import NAMES, choose_language, say
+from minicpm_app.web.uploads import add_files, list_files
+from minicpm_core.rag import Language
+
+_HERE = Path(__file__).parent
+_FONT = [
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Roboto",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans CJK SC",
+    "sans-serif",
+]
+APPEARANCE: dict[str, Any] = {
+    "theme": gr.themes.Soft(primary_hue="teal", font=_FONT, font_mono=["ui-monospace", "Consolas", "monospace"]),
+    "css_paths": [_HERE / "page.css"],
+    "js": (_HERE / "page.js").read_text(encoding="utf-8").partition("\n")[2],
+}
+"""What `launch` is given: fonts of the system, so that none are asked for elsewhere."""
+_CLICKS = """element.addEventListener('click', (event) => {
+  const cite = event.target.closest('.mc-cite'), remove = event.target.closest('.mc-remove');
+  if (cite) trigger('click', {turn: Number(cite.dataset.turn), n: Number(cite.dataset.n)});
+  if (remove) trigger('click', {file: remove.dataset.file});
+});"""
+_FOLLOW = """const box = element.closest('#mc-talk-box');
+new MutationObserver(() => { if (box) box.scrollTop = box.scrollHeight; }).observe(element, {childList: true, subtree: true, characterData: true});"""
+_NONE = ""
+"""The choice of no collection."""
+
+
+def make_page(chat: Any, library: Library) -> gr.Blocks:
+    """Return the page for a ChatMiniCPM and a library of collections."""
+    return _Page(Desk(chat, library)).blocks
+
+
+class _Page:
+    """The parts of the page and their events."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.library = desk.library
+        with gr.Blocks(title=say("en", "title"), analytics_enabled=False, delete_cache=(3600, 3600)) as self.blocks:
+            self._lay_out()
+            self._connect()
+        self.blocks.queue(default_concurrency_limit=None, api_open=False)
+
+    def _lay_out(self) -> None:
+        self.visitor, self.language = gr.State(""), gr.State("en")
+        self.id_of_tab, self.wish, self.wanted = (gr.Textbox(visible=False) for _ in range(3))
+        self.sure = gr.Checkbox(visible=False)
+        self.strings = gr.HTML(visible="hidden")
+        with gr.Row(elem_id="mc-top"):
+            self.status = gr.HTML(elem_id="mc-status", scale=5)
+            choices = [(name, code) for code, name in NAMES.items()]
+            self.switch = gr.Radio(
+                choices, show_label=False, container=False, elem_id="mc-language", scale=1, min_width=190
+            )
+        with gr.Row(elem_id="mc-body"):
+            with gr.Column(scale=3, min_width=250, elem_id="mc-left"):
+                self.collection = gr.Dropdown([], interactive=True, filterable=False, elem_id="mc-collection")
+                with gr.Accordion(open=False, elem_id="mc-new") as self.new:
+                    self.name = gr.Textbox(max_length=80, elem_id="mc-name")
+                    self.create = gr.Button(size="sm", elem_id="mc-create")
+                    self.delete = gr.Button(size="sm", variant="stop", elem_id="mc-delete")
+                self.drop = gr.File(file_count="multiple", show_label=False, elem_id="mc-drop", height=92)
+                self.limits = gr.HTML(elem_id="mc-limits")
+                self.files = gr.HTML(js_on_load=_CLICKS, elem_id="mc-files")
+            with gr.Column(scale=6, min_width=320, elem_id="mc-middle"):
+                with gr.Column(elem_id="mc-talk-box"):
+                    self.talk = gr.HTML(js_on_load=_CLICKS + _FOLLOW, elem_id="mc-talk")
+                    self.live = gr.HTML(js_on_load=_CLICKS + _FOLLOW, elem_id="mc-live")
+                self.question = gr.Textbox(
+                    lines=1, max_lines=6, show_label=False, autofocus=True, elem_id="mc-question", max_length=20_000
+                )
+                with gr.Row():
+                    self.clear = gr.Button(size="md", min_width=90, elem_id="mc-clear")
+                    kinds = ["image"]
+                    self.pictures = gr.UploadButton(
+                        file_count="multiple",
+                        file_types=kinds,
+                        size="md",
+                        min_width=90,
+                        visible=self.desk.sees,
+                        elem_id="mc-pictures",
+                    )
+                    self.stop = gr.Button(size="md", variant="stop", min_width=90, interactive=False, elem_id="mc-stop")
+                    self.send = gr.Button(size="md", variant="primary", min_width=90, elem_id="mc-send")
+                self.attached = gr.HTML(elem_id="mc-attached")
+            with gr.Column(scale=5, min_width=300, elem_id="mc-right"):
+                self.source = gr.HTML(elem_id="mc-source")
+
+    def _connect(self) -> None:
+        silent: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        at_once: dict[str, Any] = {**silent, "queue": False}
+        who: list[Any] = [self.visitor, self.language]
+        named = [
+            self.strings, self.status, self.switch, self.collection, self.new, self.name, self.create, self.delete,
+            self.limits, self.question, self.clear, self.pictures, self.stop, self.send,
+        ]  # fmt: skip
+        shown = [*named, self.files, self.talk, self.live, self.source, self.attached]
+        self.blocks.load(
+            self._load,
+            [self.id_of_tab, self.wish, self.wanted],
+            [self.visitor, self.language, *shown],
+            js="() => [window.minicpmVisitor(), window.minicpmLanguage(), window.minicpmCollection()]",
+            **silent,
+        )
+        remember = (
+            "(choice, ...rest) => { localStorage.setItem('minicpm-language', choice); return [choice, ...rest]; }"
+        )
+        self.switch.input(
+            self._switch, [self.switch, self.visitor, self.collection], [self.language, *shown], js=remember, **at_once
+        )
+        keep = "(choice, ...rest) => { localStorage.setItem('minicpm-collection', choice || ''); return [choice, ...rest]; }"
+        chosen = [self.files, self.question]
+        self.collection.input(self._choose, [self.collection, self.language], chosen, js=keep, **at_once)
+        self.create.click(
+            self._create, [self.name, self.language], [self.collection, self.name, self.new, *chosen], **at_once
+        ).success(
+            None, [self.collection], js="(id) => { localStorage.setItem('minicpm-collection', id || ''); }", **at_once
+        )
+        ask = json.dumps({code: say(code, "delete_sure") for code in NAMES})
+        self.delete.click(
+            self._delete,
+            [self.collection, self.language, self.sure],
+            [self.collection, *chosen],
+            js=f"(id, language) => [id, language, id ? window.confirm({ask}[language]) : false]",
+            **at_once,
+        )
+        self.drop.upload(self._upload, [self.drop, self.collection, self.language], [self.drop, self.files], **silent)
+        self.files.click(self._remove, [self.collection, self.language], [self.files], **silent)
+        outputs = [self.question, self.talk, self.live, self.send, self.stop, self.attached]
+        for asked in (self.send.click, self.question.submit):
+            asked(self._ask, [*who, self.collection, self.question], outputs, concurrency_limit=None, **silent)
+        self.stop.click(self._stop, [self.visitor], [self.stop], **at_once)
+        self.clear.click(self._clear, who, [self.talk, self.live, self.source, self.attached], **at_once)
+        self.pictures.upload(self._attach, [*who, self.pictures], [self.attached], **silent)
+        for area in (self.talk, self.live):
+            area.click(self._open, who, [self.source], **silent).success(
+                None, js="() => setTimeout(window.minicpmShowSource, 80)", **at_once
+            )
+
+    def _load(self, id_: str, wish: str, wanted: str) -> list[Any]:
+        language = choose_language(wish)
+        self.desk.stop(id_)  # of a tab that was loaded again while an answer was written
+        collections = self.library.collections()
+        known = [collection.id for collection in collections]
+        choice = wanted if wanted in known else known[0] if known and not wanted else _NONE
+        return [id_, language, *self._show(language, choice), *self._content(id_, language, choice)]
+
+    def _switch(self, language: Language, visitor: str, choice: str) -> list[Any]:
+        return [language, *self._show(language, choice), *self._content(visitor, language, choice)]
+
+    def _content(self, visitor: str, language: Language, choice: str) -> list[Any]:
+        files = draw_files(list_files(self.library.find(choice)), language)
+        hint = f'<p class="mc-quiet">{say(language, "source_here")}</p>'
+        return [files, self.desk.draw(visitor, language), "", hint, self._tell_pictures(visitor, language)]
+
+    def _show(self, language: Language, choice: str) -> list[Any]:
+        """Return the parts with their texts, in the order of `named`."""
+        text = partial(say, language)
+        limits = self.library.limits
+        told = text("limits", kinds=_kinds(), size=limits.megabytes, count=limits.count)
+        return [
+            f"<style>:root {{ --mc-drop: {json.dumps(text('drop'), ensure_ascii=False)}; }}</style>",
+            draw_status(self.desk.facts(language), language),
+            gr.update(value=language),
+            self._collections(language, choice) | {"label": text("collection"), "info": text("collection_info")},
+            gr.update(label=text("new_collection")),
+            gr.update(label=text("new_name")),
+            gr.update(value=text("create")),
+            gr.update(value=text("delete")),
+            f'<p class="mc-quiet">{told}</p>',
+            gr.update(placeholder=text("ask_here" if choice else "chat_here")),
+            gr.update(value=text("clear")),
+            gr.update(label=text("pictures")),
+            gr.update(value=text("stop")),
+            gr.update(value=text("send")),
+        ]
+
+    def _collections(self, language: Language, choice: str) -> dict[str, Any]:
+        choices = [(collection.name, collection.id) for collection in self.library.collections()]
+        return gr.update(choices=[*choices, (say(language, "no_collection"), _NONE)], value=choice)  # type: ignore[no-any-return]
+
+    def _choose(self, choice: str, language: Language) -> list[Any]:
+        hint = say(language, "ask_here" if choice else "chat_here")
+        return [draw_files(list_files(self.library.find(choice)), language), gr.update(placeholder=hint)]
+
+    def _create(self, name: str, language: Language) -> list[Any]:
+        try:
+            collection = self.library.create(name or "", language)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        chosen = self._choose(collection.id, language)
+        return [self._collections(language, collection.id), "", gr.update(open=False), *chosen]
+
+    def _delete(self, choice: str, language: Language, sure: bool) -> list[Any]:
+        if (collection := self.library.find(choice)) and sure:
+            self.library.delete(collection)
+            choice = next((other.id for other in self.library.collections()), _NONE)
+        return [self._collections(language, choice), *self._choose(choice, language)]
+
+    async def _upload(self, files: list[str] | None, choice: str, language: Language) -> AsyncIterator[tuple[Any, str]]:
+        collection, paths = self.library.find(choice), [Path(file) for file in files or []]
+        limit = self.library.limits.count
+        if collection is None or len(paths) > limit:
+            many = say(language, "too_many", given=len(paths), count=limit)
+            gr.Warning(say(language, "no_target") if collection is None else many)
+            yield None, draw_files(list_files(collection), language)
+            return
+        async for states in add_files(self.library, collection, paths, language):
+            yield None, draw_files(states, language)
+
+    def _remove(self, choice: str, language: Language, event: gr.EventData) -> str:
+        collection, name = self.library.find(choice), event._data.get("file")
+        if collection and isinstance(name, str):
+            self.library.remove(collection, name)
+        return draw_files(list_files(collection), language)
+
+    async def _ask(self, visitor: str, language: Language, choice: str, question: str) -> AsyncIterator[list[Any]]:
+        busy = [gr.update(interactive=False), gr.update(interactive=True), ""]
+        first = True
+        try:
+            async for over, live in self.desk.ask(visitor, language, choice, question or ""):
+                yield ["" if first else gr.skip(), over, live, *busy]
+                first = False
+        except Refused as error:
+            gr.Warning(str(error))
+            yield [gr.skip()] * 6
+            return
+        yield [gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=True), gr.update(interactive=False), ""]
+
+    async def _stop(self, visitor: str) -> Any:
+        self.desk.stop(visitor)
+        return gr.update(interactive=False)
+
+    async def _clear(self, visitor: str, language: Language) -> list[str]:
+        self.desk.clear(visitor)
+        return [self.desk.draw(visitor, language), "", f'<p class="mc-quiet">{say(language, "source_here")}</p>', ""]
+
+    def _attach(self, visitor: str, language: Language, files: list[str] | None) -> str:
+        try:
+            self.desk.attach(visitor, [Path(file) for file in files or []], language)
+        except Refused as error:
+            gr.Warning(str(error))
+        return self._tell_pictures(visitor, language)
+
+    def _tell_pictures(self, visitor: str, language: Language) -> str:
+        count = len(self.desk.conversations.get(visitor).pictures)
+        told = f"{say(language, 'picture_count', count=count)}. {say(language, 'pictures_alone')}"
+        return f'<p class="mc-quiet">{told}</p>' if count else ""
+
+    async def _open(self, visitor: str, language: Language, event: gr.EventData) -> str:
+        try:
+            return await self.desk.open_source(visitor, language, int(event._data["turn"]), int(event._data["n"]))
+        except (Refused, ValueError, OSError, KeyError, TypeError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+
+def _kinds() -> str:
+    """Return the kinds of files in short."""
+    from minicpm_app.web.library import accepted_kinds
+
+    return accepted_kinds().replace(".", "").partition(", source code")[0].upper()
