@@ -36,7 +36,9 @@ def run(options: Namespace) -> int:
         folder = Path(options.data) if options.data else cache_folder() / "collections"
         embeddings = options.embeddings or ("demo" if options.model == "demo" else None)
         library = Library(folder, embeddings, Limits(options.max_file_size, options.max_files))
-        blocks = serve(chat, library, host=options.host, port=options.port, password=password, open_browser=options.open)
+        blocks = serve(
+            chat, library, host=options.host, port=options.port, password=password, open_browser=options.open
+        )
         address = blocks.local_url.rstrip("/")
         print_line(json.dumps({"url": address}) if options.json else f"{address}  (Ctrl-C ends it)")
         try:

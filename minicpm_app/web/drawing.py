@@ -46,7 +46,8 @@ def draw_turn(turn: Turn, number: int, language: Language, *, window: int, ahead
         body += f"<details{opened}><summary>{summary}</summary><p>{escape(turn.reasoning)}</p></details>"
     body += _cite(_markdown().render(turn.answer), turn, number)
     if turn.state == "running" and not turn.answer:
-        body += f'<p class="mc-quiet mc-busy">{escape(say(language, "queued", count=ahead) if ahead else say(language, "thinking"))}</p>'
+        waiting = say(language, "queued", count=ahead) if ahead else say(language, "thinking")
+        body += f'<p class="mc-quiet mc-busy">{escape(waiting)}</p>'
     if turn.state == "stopped":
         body += f'<p class="mc-quiet">{escape(say(language, "stopped"))}</p>'
     if turn.state == "failed":
@@ -140,5 +141,7 @@ def _draw_boxes(boxes: Sequence[Box], kind: str) -> str:
 
 def draw_status(facts: Mapping[str, str], language: Language) -> str:
     """Return the line about the model; `facts` are the names of texts and what is told of them."""
-    items = "".join(f"<li><span>{escape(say(language, name))}</span> <b>{escape(v)}</b></li>" for name, v in facts.items())
+    items = "".join(
+        f"<li><span>{escape(say(language, name))}</span> <b>{escape(v)}</b></li>" for name, v in facts.items()
+    )
     return f'<h1>{escape(say(language, "title"))}</h1><ul class="mc-facts">{items}</ul>'

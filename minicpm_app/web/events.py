@@ -171,9 +171,7 @@ class Desk:
     def _sampling(self) -> Any:
         from minicpm_core import Sampling
 
-        return Sampling(
-            temperature=self.chat.temperature, seed=self.chat.seed, max_new_tokens=self.chat.max_tokens
-        )
+        return Sampling(temperature=self.chat.temperature, seed=self.chat.seed, max_new_tokens=self.chat.max_tokens)
 
 
 def shrink(picture: Path) -> str:

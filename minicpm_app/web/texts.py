@@ -27,7 +27,12 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "files": ("Files", "文件"),
     "drop": ("Drop files here, or tap to choose", "将文件拖到这里，或点击选择"),
-    "limits": ("{kinds}; up to {size} MB each, {count} at a time", "{kinds}；每个不超过 {size} MB，每次最多 {count} 个"),
+    "limits": (
+        "PDF, Word, PowerPoint, Excel, CSV, HTML, Markdown, text, EPUB, code, zip; "
+        "up to {size} MB each, {count} at a time",
+        "PDF、Word、PowerPoint、Excel、CSV、HTML、Markdown、文本、EPUB、代码、zip；"
+        "每个不超过 {size} MB，每次最多 {count} 个",
+    ),
     "no_files": ("No files yet.", "还没有文件。"),
     "waiting_file": ("waiting", "等待中"),
     "reading": ("reading", "读取中"),
@@ -40,7 +45,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "chat_here": ("Say something …", "说点什么……"),
     "send": ("Ask", "提问"),
     "stop": ("Stop", "停止"),
-    "clear": ("New conversation", "新对话"),
+    "clear": ("New chat", "新对话"),
     "pictures": ("Add pictures", "添加图片"),
     "picture_count": ("{count} pictures go with your next question", "下一个问题附带 {count} 张图片"),
     "pictures_alone": (
@@ -48,7 +53,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "带图片的问题只根据图片回答，不查文档。",
     ),
     "hello": (
-        "Choose or create a collection, drop files into it, and ask. Answers name their sources; click a number to see it.",
+        "Choose or create a collection, drop files into it, and ask. "
+        "Answers name their sources; click a number to see it.",
         "选择或新建一个文档集，放入文件，然后提问。回答会注明出处，点击编号即可查看。",
     ),
     "thinking": ("Thinking …", "思考中……"),
@@ -57,7 +63,10 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "reasoning": ("How the model came to it", "思考过程"),
     "sources": ("Sources", "出处"),
     "page": ("page {page}", "第 {page} 页"),
-    "source_here": ("Click a number in an answer to see the passage in its page.", "点击回答中的编号，在原文页面中查看段落。"),
+    "source_here": (
+        "Click a number in an answer to see the passage in its page.",
+        "点击回答中的编号，在原文页面中查看段落。",
+    ),
     "source_gone": ("{source} is no longer in the collection; ask again.", "{source} 已不在文档集中，请重新提问。"),
     "source_changed": (
         "{source} has changed since the answer; this is the passage as it was.",
@@ -71,13 +80,22 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "此文档集还没有文件，请先放入文件，或选择“不用文档，只聊天”。",
     ),
     "too_large": ("is larger than {size} MB; split it", "超过 {size} MB，请拆分"),
-    "too_many": ("{given} files were given; accepted are {count} at a time", "给了 {given} 个文件，每次最多 {count} 个"),
-    "full": ("the collection holds {count} files, which is the most; make another one", "文档集已满 {count} 个文件，请新建一个"),
+    "too_many": (
+        "{given} files were given; accepted are {count} at a time",
+        "给了 {given} 个文件，每次最多 {count} 个",
+    ),
+    "full": (
+        "the collection holds {count} files, which is the most; make another one",
+        "文档集已满 {count} 个文件，请新建一个",
+    ),
     "wrong_kind": ("is of a kind that is not read; accepted are {kinds}", "是不支持的类型，支持 {kinds}"),
     "no_target": ("Choose or create a collection before you drop files.", "请先选择或新建文档集，再放入文件。"),
     "bad_name": ("A name has 1 to 80 characters.", "名称须为 1 到 80 个字符。"),
     "name_taken": ("There is a collection “{name}” already.", "已经有名为“{name}”的文档集。"),
-    "most_collections": ("There are {count} collections, which is the most; delete one.", "已有 {count} 个文档集，请先删除一个。"),
+    "most_collections": (
+        "There are {count} collections, which is the most; delete one.",
+        "已有 {count} 个文档集，请先删除一个。",
+    ),
     "bad_picture": ("{name} is no picture that can be read.", "{name} 不是可读取的图片。"),
     "most_pictures": ("{count} pictures at most go with a question.", "一个问题最多附带 {count} 张图片。"),
     "error": ("The answer failed: {reason}", "回答失败：{reason}"),
@@ -85,7 +103,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
 NAMES: Mapping[Language, str] = {"en": "English", "zh": "中文"}
 
 
-def say(language: Language, name: str, **values: object) -> str:
+def say(language: Language, name: str, /, **values: object) -> str:
     """Return the text called `name` in the language, with its values filled in."""
     text = TEXTS[name][language == "zh"]
     return text.format(**values) if values else text
