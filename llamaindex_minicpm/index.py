@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -17,6 +17,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, Te
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from llamaindex_minicpm.embeddings import MiniCPMEmbedding, to_embedder
+from llamaindex_minicpm.engine_fields import EngineFields
 from llamaindex_minicpm.filters import to_where
 from minicpm_core import index as core
 from minicpm_core.index import Index
@@ -24,7 +25,7 @@ from minicpm_core.index.reranking import Reranker, resolve_reranker
 from minicpm_core.rag import Passage, RagSettings
 
 if TYPE_CHECKING:
-    from minicpm_core.index import Embedder, IndexReport, Progress
+    from minicpm_core.index import Embedder, IndexReport, PageEmbedder, Progress
 
 try:
     from llama_index.vector_stores.chroma import ChromaVectorStore
@@ -44,6 +45,9 @@ def build_index(
     persist_directory: str | Path,
     embeddings: str | Path | Embedder | BaseEmbedding | None = None,
     settings: RagSettings | None = None,
+    pages: Literal["text", "image", "auto"] | None = None,
+    page_embeddings: str | Path | PageEmbedder | None = None,
+    page_model: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Index files and folders, or bring an index up to date; see `minicpm_core.index.build_index`.
@@ -53,6 +57,9 @@ def build_index(
         persist_directory: the folder of the index.
         embeddings: a name as for `MiniCPMEmbedding`, or any LlamaIndex embedding; None takes those of the index.
         settings: None takes those of the index.
+        pages: how scanned pages and pictures are indexed, instead of `settings.pages`.
+        page_embeddings: what embeds pages as pictures; None takes those of the index.
+        page_model: what reads pages into text: also a `MiniCPMMultiModal` or `MiniCPM` that sees.
         on_progress: called after every file and every batch of passages.
     """
     return core.build_index(
@@ -60,6 +67,9 @@ def build_index(
         persist_directory=persist_directory,
         embeddings=to_embedder(embeddings),
         settings=settings,
+        pages=pages,
+        page_embeddings=page_embeddings,
+        page_model=page_model.load_engine() if isinstance(page_model, EngineFields) else page_model,
         on_progress=on_progress,
     )
 
@@ -69,6 +79,7 @@ def load_index(
     *,
     chroma_url: str | None = None,
     embeddings: str | Path | Embedder | BaseEmbedding | None = None,
+    page_embeddings: str | Path | PageEmbedder | None = None,
 ) -> MiniCPMIndex:
     """Open an index that `build_index` made, with either framework or on the command line.
 
@@ -76,6 +87,7 @@ def load_index(
         persist_directory: the folder of the index.
         chroma_url: not supported yet.
         embeddings: needed only where an object made the index; it must be the same again.
+        page_embeddings: the same for the pages that are stored as pictures.
 
     Raises:
         FileNotFoundError: there is no index in the folder.
@@ -85,7 +97,7 @@ def load_index(
         raise ValueError("chroma_url is not supported by this version; give persist_directory")
     if persist_directory is None:
         raise ValueError("persist_directory is missing; give the folder that build_index wrote")
-    return MiniCPMIndex.over(Index.open(persist_directory, to_embedder(embeddings)))
+    return MiniCPMIndex.over(Index.open(persist_directory, to_embedder(embeddings), page_embeddings))
 
 
 class MiniCPMIndex(VectorStoreIndex):

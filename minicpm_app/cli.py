@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     index.add_argument("paths", nargs="+", metavar="PATH", help="files and folders: PDF, TXT, Markdown, HTML")
     index.add_argument("--index", required=True, metavar="DIR", help="folder of the index; made if it is not there")
     _add_embeddings_argument(index)
+    _add_page_arguments(index)
 
     chat = parsers["chat"]
     _add_index_arguments(chat)
@@ -92,6 +93,7 @@ def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--docs", nargs="+", metavar="PATH", help="files and folders; indexed when they have changed")
     group.add_argument("--index", metavar="DIR", help="folder of an index; with --docs, where to keep it")
     _add_embeddings_argument(group)
+    _add_page_arguments(group)
 
 
 def _add_embeddings_argument(parser: argparse._ActionsContainer) -> None:
@@ -100,6 +102,24 @@ def _add_embeddings_argument(parser: argparse._ActionsContainer) -> None:
         metavar="NAME",
         help='embedding model: "demo" (offline), or a sentence-transformers folder or hub id; '
         "an index remembers its own (default: a multilingual model; demo with --model demo)",
+    )
+
+
+def _add_page_arguments(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--pages",
+        choices=("text", "image", "auto"),
+        help="scanned pages and pictures: by their text, as pictures, or by their text where there is any "
+        "(default: as the index, text for a new one)",
+    )
+    parser.add_argument(
+        "--page-embeddings",
+        metavar="NAME",
+        help='what embeds pages as pictures: "demo", or a folder or hub id of VisRAG-Ret or of a CLIP model for '
+        "sentence-transformers (default: VisRAG-Ret)",
+    )
+    parser.add_argument(
+        "--page-model", metavar="NAME", help="vision model that reads pages without a text layer, with --pages text"
     )
 
 
@@ -118,9 +138,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser, default: str = "$MINIC
 
 
 def _add_web_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", metavar="DIR", help="where collections are kept (default: in the user's cache folder)"
-    )
+    parser.add_argument("--data", metavar="DIR", help="where collections are kept (default: in the cache folder)")
     _add_embeddings_argument(parser)
     parser.add_argument("--open", action="store_true", help="open the page in the browser of this machine")
     server = parser.add_argument_group("server")

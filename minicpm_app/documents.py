@@ -56,17 +56,29 @@ def warn_of_failures(report: IndexReport) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """Yield a callback that draws a bar on a terminal, and nothing elsewhere."""
+    """Yield a callback that draws a bar on a terminal, with the rate and the remaining time; nothing elsewhere."""
     from tqdm import tqdm
 
-    with tqdm(unit="file", desc="indexing", disable=not sys.stderr.isatty(), leave=False) as bar:
+    layout = "{desc}: {n_fmt}/{total_fmt} files {bar} {elapsed}{postfix}"
+    with tqdm(desc="indexing", disable=not sys.stderr.isatty(), leave=False, bar_format=layout) as bar:
 
         def show(progress: Progress) -> None:
             bar.total = progress.total
-            bar.set_postfix_str(progress.source, refresh=False)
+            bar.set_postfix_str(describe_progress(progress), refresh=False)
             bar.update(progress.done - bar.n)
+            bar.refresh()
 
         yield show
+
+
+def describe_progress(progress: Progress) -> str:
+    """Return such as "12.5 passages/s, 3:20 left, lease.pdf"."""
+    parts = [f"{progress.rate:.1f} passages/s"] if progress.chunks else []
+    if progress.remaining is not None:
+        minutes, seconds = divmod(round(progress.remaining), 60)
+        hours, minutes = divmod(minutes, 60)
+        parts.append(f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left")
+    return ", ".join([*parts, progress.source] if progress.source else parts)
 
 
 def _folder_for(docs: Sequence[str], embeddings: str | None) -> Path:

@@ -25,5 +25,7 @@ def run(options: Namespace) -> int:
     }
     counts = ", ".join(f"{len(names)} {part}" for part, names in parts.items() if names or part == "added")
     print_line(f"{options.index}: {counts}; {report.chunks} passages in all, {report.seconds:.1f} s")
+    for note in report.notes:
+        print_line(note)
     warn_of_failures(report)
     return 0

@@ -132,6 +132,12 @@ def test_other_modes_become_rgb() -> None:
     assert first_pixel(Image.new("HSV", (2, 2), (0, 255, 255))) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_files_in_cmyk_have_the_right_colours(kind: str) -> None:
+    found = np.array(first_pixel(encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), kind)))
+    assert np.abs(found - (255, 0, 0)).max() <= 3
+
+
 def test_16_bit_values_are_scaled_and_not_cut_off() -> None:
     values = np.array([[0, 257, 32896, 65535]], np.uint16)
     expected = [0, 1, 128, 255]
@@ -142,7 +148,10 @@ def test_16_bit_values_are_scaled_and_not_cut_off() -> None:
 
 def test_the_first_frame_of_several_is_taken() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0))]
-    assert first_pixel(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])) == (255, 0, 0)
+    for kind in ("GIF", "PNG", "TIFF"):
+        assert first_pixel(encode(frames[0], kind, save_all=True, append_images=frames[1:])) == (255, 0, 0)
+    animated = encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert first_pixel(animated) == (255, 0, 0)
 
 
 def test_the_given_image_is_not_changed() -> None:

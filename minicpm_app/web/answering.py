@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ _PATIENCE = 0.5
 
 async def answer(
     conversations: Conversations, conversation: Conversation, turn: Turn, stream: AsyncIterator[dict[str, Any]]
-) -> AsyncIterator[int]:
+) -> AsyncGenerator[int, None]:
     """Fill `turn` from a stream of parts; yield the number of answers before it, after every part.
 
     Leaving this iterator early, and `conversation.run.stop()`, end the model within a token.

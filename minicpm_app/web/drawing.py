@@ -46,7 +46,8 @@ def draw_turn(turn: Turn, number: int, language: Language, *, window: int, ahead
         body += f"<details{opened}><summary>{summary}</summary><p>{escape(turn.reasoning)}</p></details>"
     body += _cite(_markdown().render(turn.answer), turn, number)
     if turn.state == "running" and not turn.answer:
-        body += f'<p class="mc-quiet mc-busy">{escape(say(language, "queued", count=ahead) if ahead else say(language, "thinking"))}</p>'
+        waiting = say(language, "queued", count=ahead) if ahead else say(language, "thinking")
+        body += f'<p class="mc-quiet mc-busy">{escape(waiting)}</p>'
     if turn.state == "stopped":
         body += f'<p class="mc-quiet">{escape(say(language, "stopped"))}</p>'
     if turn.state == "failed":

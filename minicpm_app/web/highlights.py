@@ -103,12 +103,24 @@ def mark_text(text: str, start: int, end: int, quote: str) -> PageText:
 
 
 def find(text: Sequence[str], wanted: str) -> tuple[int, int] | None:
-    """Return the first and last place of `wanted` in the characters `text`; only letters and digits are compared."""
+    """Return the first and last place of `wanted` in the characters `text`.
+
+    Only letters and digits are compared, since lines are broken differently; the marks behind them belong to it.
+    """
     places = [n for n, character in enumerate(text) if character.isalnum()]
     letters = "".join(_plain(text[n]) for n in places)
     sought = "".join(_plain(character) for character in wanted if character.isalnum())
     at = letters.find(sought) if sought else -1
-    return None if at < 0 else (places[at], places[at + len(sought) - 1])
+    if at < 0:
+        return None
+    last = places[at + len(sought) - 1]
+    stripped = wanted.rstrip()
+    while stripped and not stripped[-1].isalnum():
+        stripped = stripped[:-1]
+    for mark in wanted.rstrip()[len(stripped) :]:
+        if last + 1 < len(text) and text[last + 1] == mark:
+            last += 1
+    return places[at], last
 
 
 def _plain(character: str) -> str:

@@ -40,7 +40,8 @@ _CLICKS = """element.addEventListener('click', (event) => {
   if (remove) trigger('click', {file: remove.dataset.file});
 });"""
 _FOLLOW = """const box = element.closest('#mc-talk-box');
-new MutationObserver(() => { if (box) box.scrollTop = box.scrollHeight; }).observe(element, {childList: true, subtree: true, characterData: true});"""
+const everything = {childList: true, subtree: true, characterData: true};
+new MutationObserver(() => { if (box) box.scrollTop = box.scrollHeight; }).observe(element, everything);"""
 _NONE = ""
 """The choice of no collection."""
 
@@ -128,7 +129,7 @@ class _Page:
         self.switch.input(
             self._switch, [self.switch, self.visitor, self.collection], [self.language, *shown], js=remember, **at_once
         )
-        keep = "(choice, ...rest) => { localStorage.setItem('minicpm-collection', choice || ''); return [choice, ...rest]; }"
+        keep = "(id, ...rest) => { localStorage.setItem('minicpm-collection', id || ''); return [id, ...rest]; }"
         chosen = [self.files, self.question]
         self.collection.input(self._choose, [self.collection, self.language], chosen, js=keep, **at_once)
         self.create.click(
@@ -170,14 +171,14 @@ class _Page:
 
     def _content(self, visitor: str, language: Language, choice: str) -> list[Any]:
         files = draw_files(list_files(self.library.find(choice)), language)
-        hint = f'<p class="mc-quiet">{say(language, "source_here")}</p>'
+        hint = _hint(language)
         return [files, self.desk.draw(visitor, language), "", hint, self._tell_pictures(visitor, language)]
 
     def _show(self, language: Language, choice: str) -> list[Any]:
         """Return the parts with their texts, in the order of `named`."""
         text = partial(say, language)
         limits = self.library.limits
-        told = text("limits", kinds=_kinds(), size=limits.megabytes, count=limits.count)
+        told = text("limits", size=limits.megabytes, count=limits.count)
         return [
             f"<style>:root {{ --mc-drop: {json.dumps(text('drop'), ensure_ascii=False)}; }}</style>",
             draw_status(self.desk.facts(language), language),
@@ -197,7 +198,8 @@ class _Page:
 
     def _collections(self, language: Language, choice: str) -> dict[str, Any]:
         choices = [(collection.name, collection.id) for collection in self.library.collections()]
-        return gr.update(choices=[*choices, (say(language, "no_collection"), _NONE)], value=choice)  # type: ignore[no-any-return]
+        update: dict[str, Any] = gr.update(choices=[*choices, (say(language, "no_collection"), _NONE)], value=choice)
+        return update
 
     def _choose(self, choice: str, language: Language) -> list[Any]:
         hint = say(language, "ask_here" if choice else "chat_here")
@@ -253,7 +255,7 @@ class _Page:
 
     async def _clear(self, visitor: str, language: Language) -> list[str]:
         self.desk.clear(visitor)
-        return [self.desk.draw(visitor, language), "", f'<p class="mc-quiet">{say(language, "source_here")}</p>', ""]
+        return [self.desk.draw(visitor, language), "", _hint(language), ""]
 
     def _attach(self, visitor: str, language: Language, files: list[str] | None) -> str:
         try:
@@ -274,8 +276,6 @@ class _Page:
             raise gr.Error(str(error), print_exception=False) from error
 
 
-def _kinds() -> str:
-    """Return the kinds of files in short."""
-    from minicpm_app.web.library import accepted_kinds
-
-    return accepted_kinds().replace(".", "").partition(", source code")[0].upper()
+def _hint(language: Language) -> str:
+    """Return what stands where sources will be shown."""
+    return f'<p class="mc-quiet mc-hint">{say(language, "source_here")}</p>'

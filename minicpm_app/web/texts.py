@@ -28,8 +28,10 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "files": ("Files", "文件"),
     "drop": ("Drop files here, or tap to choose", "将文件拖到这里，或点击选择"),
     "limits": (
-        "{kinds}; up to {size} MB each, {count} at a time",
-        "{kinds}；每个不超过 {size} MB，每次最多 {count} 个",
+        "PDF, Word, PowerPoint, Excel, CSV, HTML, Markdown, text, EPUB, code, zip; "
+        "up to {size} MB each, {count} at a time",
+        "PDF、Word、PowerPoint、Excel、CSV、HTML、Markdown、文本、EPUB、代码、zip；"
+        "每个不超过 {size} MB，每次最多 {count} 个",
     ),
     "no_files": ("No files yet.", "还没有文件。"),
     "waiting_file": ("waiting", "等待中"),
@@ -43,7 +45,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "chat_here": ("Say something …", "说点什么……"),
     "send": ("Ask", "提问"),
     "stop": ("Stop", "停止"),
-    "clear": ("New conversation", "新对话"),
+    "clear": ("New chat", "新对话"),
     "pictures": ("Add pictures", "添加图片"),
     "picture_count": ("{count} pictures go with your next question", "下一个问题附带 {count} 张图片"),
     "pictures_alone": (
@@ -51,7 +53,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "带图片的问题只根据图片回答，不查文档。",
     ),
     "hello": (
-        "Choose or create a collection, drop files into it, and ask. Answers name their sources; click a number to see it.",
+        "Choose or create a collection, drop files into it, and ask. "
+        "Answers name their sources; click a number to see it.",
         "选择或新建一个文档集，放入文件，然后提问。回答会注明出处，点击编号即可查看。",
     ),
     "thinking": ("Thinking …", "思考中……"),
@@ -100,7 +103,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
 NAMES: Mapping[Language, str] = {"en": "English", "zh": "中文"}
 
 
-def say(language: Language, name: str, **values: object) -> str:
+def say(language: Language, name: str, /, **values: object) -> str:
     """Return the text called `name` in the language, with its values filled in."""
     text = TEXTS[name][language == "zh"]
     return text.format(**values) if values else text

@@ -288,9 +288,9 @@ async def test_an_async_query_leaves_the_event_loop_free(index: Any, monkeypatch
     gate = threading.Event()
     search = index.documents.search
 
-    def slow(query: str, k: int | None = None) -> Any:
+    def slow(query: str, k: int | None = None, **options: Any) -> Any:
         assert gate.wait(20), "the event loop did not run during the search"
-        return search(query, k)
+        return search(query, k, **options)
 
     monkeypatch.setattr(index.documents, "search", slow)
     query = asyncio.create_task(create_query_engine(index, says(ANSWER)).aquery(QUESTION))

@@ -88,9 +88,7 @@ def end(server: Server) -> None:
 
 @pytest.fixture(scope="session")
 def demo_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start(
-        tmp_path_factory.mktemp("collections"), "--model", "demo", "--max-file-size", "1", "--max-files", "4"
-    )
+    server = start(tmp_path_factory.mktemp("collections"), "--model", "demo", "--max-file-size", "1", "--max-files", "4")
     yield server
     end(server)
 
