@@ -47,7 +47,7 @@ def ask_as_json(chain: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     names = ("input_tokens", "output_tokens", "total_tokens")
     return {
         "answer": result["answer"],
-        "citations": result["citations"],
+        "citations": [_with_picture(citation, result["context"]) for citation in result["citations"]],
         "usage": {name: sum(count[name] for count in counts) for name in names},
     }
 
@@ -56,19 +56,30 @@ def stream_answer(chain: Any, inputs: dict[str, Any]) -> str:
     """Print the answer as it comes, then its sources; return the answer."""
     answer = ""
     citations: list[dict[str, Any]] = []
+    context: list[Any] = []
     for chunk in chain.stream(inputs):
         piece = chunk.get("answer", "")
         answer += piece
         sys.stdout.write(piece)
         sys.stdout.flush()
         citations = chunk.get("citations", citations)
+        context = chunk.get("context", context)
     sys.stdout.write("\n")
     if citations:
         print_line("\nSources:")
     for citation in citations:
         page = f", page {citation['page']}" if citation["page"] is not None else ""
-        print_line(f'  [{citation["n"]}] {citation["source"]}{page}: "{citation["quote"]}"')
+        shown = _with_picture(citation, context).get("picture")
+        found = f'"{citation["quote"]}"' if citation["quote"] else ""
+        told = " ".join(part for part in (found, f"(picture: {shown})" if shown else "") if part)
+        print_line(f"  [{citation['n']}] {citation['source']}{page}: {told}")
     return answer
+
+
+def _with_picture(citation: dict[str, Any], context: list[Any]) -> dict[str, Any]:
+    """Return a citation with the file of the page's small picture, where the index keeps one."""
+    picture = context[citation["n"] - 1].metadata.get("thumbnail") if context else None
+    return citation | {"picture": picture} if picture else citation
 
 
 def print_line(text: str) -> None:

@@ -34,16 +34,26 @@ def prepare_index(options: Namespace) -> Any:
     folder = Path(options.index) if options.index else _folder_for(options.docs, wanted)
     if options.docs:
         new = recorded_embeddings(folder) is None
-        warn_of_failures(update_index(options.docs, folder, wanted if new else options.embeddings))
+        looks = page_options(options)
+        warn_of_failures(update_index(options.docs, folder, wanted if new else options.embeddings, **looks))
+    elif given := page_options(options):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{names} says how documents are indexed; give them with --docs")
     return load_index(folder, embeddings=options.embeddings)
 
 
-def update_index(paths: Sequence[str], folder: Path, embeddings: str | None) -> IndexReport:
-    """Index `paths`, with a progress bar on a terminal."""
+def page_options(options: Namespace) -> dict[str, Any]:
+    """Return those of --pages, --page-embeddings and --page-model that are given."""
+    names = ("pages", "page_embeddings", "page_model")
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def update_index(paths: Sequence[str], folder: Path, embeddings: str | None, **looks: Any) -> IndexReport:
+    """Index `paths`, with a progress bar on a terminal; `looks` are arguments of `build_index` about pages."""
     from minicpm_core.index import build_index
 
     with progress_bar() as on_progress:
-        return build_index(paths, persist_directory=folder, embeddings=embeddings, on_progress=on_progress)
+        return build_index(paths, persist_directory=folder, embeddings=embeddings, on_progress=on_progress, **looks)
 
 
 def warn_of_failures(report: IndexReport) -> None:
@@ -52,6 +62,8 @@ def warn_of_failures(report: IndexReport) -> None:
         sys.stderr.write(f"not indexed: {failed.source}: {failed.reason}\n")
     for source in report.skipped:
         sys.stderr.write(f"skipped: {source}: not a kind of file that can be indexed\n")
+    for note in report.notes:
+        sys.stderr.write(f"note: {note}\n")
 
 
 @contextmanager

@@ -77,8 +77,9 @@ class Looking:
             if page_model is not None:
                 self._reader = PageReader(page_model)
                 self.by_name = self._reader.by_name
-            elif recorded is not None and catalog.get("page_model_kind") == "name":
-                self._reader = PageReader(recorded)
+            elif recorded is not None:
+                self.by_name = catalog.get("page_model_kind") == "name"
+                self._reader = PageReader(recorded) if self.by_name else None
             self.name = self._reader.name if self._reader else recorded or ""
         else:
             if page_model is not None:
