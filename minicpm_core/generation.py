@@ -52,11 +52,17 @@ def generate_chunks(
             except Cancelled:
                 return
         logits = context.prompt[1]
-        for start in range(len(context.ids), len(keys), prefill_chunk):
+        # Where a copy is made for later questions; not in V-4.7, where the words behind a picture have its places too.
+        copied = pictures is not None and not context.can_rewind and "position_ids" not in prompt
+        seen = pictures.end if pictures is not None and copied else 0
+        while (start := len(context.ids)) < len(keys):
             if cancelled.is_set():
                 return
-            part = {name: take_tokens(name, values, start, prefill_chunk) for name, values in prompt.items()}
-            logits = context.read(keys[start : start + prefill_chunk], part)
+            count = min(prefill_chunk, seen - start) if start < seen else prefill_chunk
+            part = {name: take_tokens(name, values, start, count) for name, values in prompt.items()}
+            logits = context.read(keys[start : start + count], part)
+            if len(context.ids) == seen:
+                prefixes.keep_copy(context)
         context.prompt = len(context.ids), logits
         del prompt
         yield from answer.read(tokens)

@@ -198,7 +198,7 @@ class Needs:
             table_weights=weights.tables,
             other_weights=weights.other,
             kv_cache=shape.kv_cache(window, form.value),
-            states=shape.states(form.value),
+            states=shape.states(form.value) * (2 if self.pictures.cache else 1),  # a copy behind the last pictures
             logits=shape.logits(form.value),
             activations=activations,
             pictures=max(self.pictures.peak - activations, 0) + self.pictures.token * window,

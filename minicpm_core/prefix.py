@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from operator import itemgetter
 from typing import Any
 
@@ -35,6 +36,8 @@ class Prefixes:
         common, kept = max(((kept.share(ids), kept) for kept in self._kept), key=itemgetter(0), default=(0, None))
         if kept is None or common < _LEAST:
             return Context(model, self)
+        if not kept.can_rewind:
+            return kept.copy()
         self._kept.remove(kept)
         if common < len(kept.ids):  # else the new request goes on where the old one ended, and replaces it
             self._kept.append(kept)
@@ -48,6 +51,13 @@ class Prefixes:
         others = [kept for kept in self._kept if shared(kept.ids, ids) < len(kept.ids)]
         self._kept = [*others, context][-_MOST_KEPT:]
         self.make_room(0)
+
+    def keep_copy(self, context: Context) -> None:
+        """Remember what a model that cannot go back has read so far; one such is kept, for its states take room."""
+        self._kept = [kept for kept in self._kept if kept.can_rewind]
+        if 2 * len(context.ids) <= self._tokens:
+            self._kept.append(context.copy())
+            self.make_room(len(context.ids))
 
     def make_room(self, tokens: int) -> None:
         """Forget the oldest requests until a running one can hold so many tokens."""
@@ -109,7 +119,15 @@ class Context:
 
     def share(self, ids: Sequence[int]) -> int:
         """Return how many of a prompt's tokens can be taken over; its last one where the logits behind it are known."""
+        if not self.can_rewind:
+            return len(self.ids) if len(self.ids) < len(ids) and shared(self.ids, ids) == len(self.ids) else 0
         return min(shared(self.ids, ids), len(ids) - (self.prompt[0] != len(ids)))
+
+    def copy(self) -> Context:
+        """Return another context that has read the same, with a cache of its own."""
+        copy = Context(self._model, self._prefixes)
+        copy.ids, copy.skipped, copy._cache = list(self.ids), self.skipped, deepcopy(self._cache)
+        return copy
 
     def branch(self, length: int) -> Context:
         """Return another context that has read the first `length` tokens; it copies nothing before it reads on."""

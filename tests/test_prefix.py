@@ -332,12 +332,21 @@ def test_only_caches_that_later_tokens_do_not_change_are_shared(config: Any, exp
 
 
 @pytest.mark.parametrize("model_type", ["minicpmv4_6", "minicpmv4_7"])
-def test_states_of_linear_attention_are_never_shared(tmp_path: Path, model_type: str) -> None:
+def test_states_of_linear_attention_are_shared_behind_pictures_only(tmp_path: Path, model_type: str) -> None:
     with load(write_native(tmp_path, model_type), dtype="float32") as engine:
-        for prompt in ([user("What is the lamp? " * 3)], ask_about(picture(), "What is it?")):
-            answers = [ask(engine, prompt) for _ in range(2)]
-            assert [cached(answer) for answer in answers] == [0, 0]
-            assert answers[0] == answers[1]
+        text = [user("What is the lamp? " * 3)]
+        assert [cached(ask(engine, text)) for _ in range(2)] == [0, 0]
+        first, second, other = (
+            ask_about(picture(seed=seed), words) for seed, words in ((0, "What?"), (0, "Where is it?"), (1, "What?"))
+        )
+        end = engine.prepare(first).pictures.end
+        both = [*second, {"role": "assistant", "content": "Here."}, *other]
+        later = engine.prepare(both).pictures.end
+        for prompt, expected in ((first, 0), (second, end), (first, end), (both, end), (both, later), (other, 0)):
+            answer = ask(engine, prompt)
+            assert cached(answer) == (expected if model_type == "minicpmv4_6" else 0)
+            assert_same(answer, ask(engine, prompt, cold=True))
+            ask(engine, prompt)
 
 
 @pytest.mark.parametrize("version", ["2.0", "2.6"])

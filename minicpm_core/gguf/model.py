@@ -222,6 +222,9 @@ class LastText(Prefixes):
             model.clear()
         return LlamaCppContext(model, self, ids[:common])
 
+    def keep_copy(self, context: Context) -> None:
+        """Keep nothing: the library has one memory."""
+
     def keep(self, context: Context) -> None:
         """Remember what a request has read."""
         self._ids = context.ids
