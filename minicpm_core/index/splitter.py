@@ -27,6 +27,9 @@ _SENTENCE_END = re.compile(r"[。！？；…：.!?:;]\W*$")
 _CLAUSE_END = re.compile(r"[，、：,;:]+[”’」』）\"')]*|——|[。！？；…]+")
 _WORD_END = re.compile(r"\s+")
 _MARKDOWN_HEADING = re.compile(r"\s*#{1,6}\s")
+_BEFORE_LINE = re.compile(r"(?:\A|\n)[ \t\u3000]*\Z")
+_AFTER_LINE = re.compile(r"[ \t\u3000]*\n")
+_MOST_INDENT = 80
 _HEADING_LENGTH = 60
 _WRAPPED_LENGTH = 40
 
@@ -147,11 +150,11 @@ def _is_heading(text: str, span: Span) -> bool:
     piece = text[span.start : span.end]
     if _MARKDOWN_HEADING.match(piece):
         return True
-    alone = (
-        text[: span.start].rstrip(" \t\u3000")[-1:] in ("", "\n") and text[span.end :].lstrip(" \t\u3000")[:1] == "\n"
-    )
     short = len(piece) <= (_HEADING_LENGTH // 2 if re.search(f"[{CJK}]", piece) else _HEADING_LENGTH)
-    return alone and short and "\n" not in piece and not _SENTENCE_END.search(piece) and not _LIST_ITEM.match(piece)
+    if not short or "\n" in piece or _SENTENCE_END.search(piece) or _LIST_ITEM.match(piece):
+        return False
+    before = _BEFORE_LINE.search(text, max(0, span.start - _MOST_INDENT), span.start)
+    return bool(before and _AFTER_LINE.match(text, span.end))
 
 
 def sentences(text: str) -> list[Span]:
