@@ -88,7 +88,9 @@ def end(server: Server) -> None:
 
 @pytest.fixture(scope="session")
 def demo_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start(tmp_path_factory.mktemp("collections"), "--model", "demo", "--max-file-size", "1", "--max-files", "4")
+    server = start(
+        tmp_path_factory.mktemp("collections"), "--model", "demo", "--max-file-size", "1", "--max-files", "4"
+    )
     yield server
     end(server)
 
@@ -116,7 +118,7 @@ class Tab:
         """Wait until the files have these states, by their names with _ for the dot."""
         for name, state in states.items():
             locator = self.page.locator(f'.mc-files li[data-state="{state}"]', has_text=name.replace("_", "."))
-            locator.wait_for(timeout=60_000)
+            locator.wait_for(timeout=30_000)
 
     def ask(self, question: str) -> None:
         self.page.fill("#mc-question textarea", question)
@@ -124,9 +126,11 @@ class Tab:
 
     def answer(self, number: int = -1, state: str = "done") -> Any:
         """Wait for the end of an answer; return its element."""
-        self.page.locator(f'#mc-talk .mc-answer[data-state="{state}"]').last.wait_for(timeout=60_000)
-        self.page.wait_for_function("() => !document.querySelector('#mc-live .mc-answer')", timeout=60_000)
-        return self.page.locator("#mc-talk .mc-answer").nth(number)
+        over = "() => { const last = [...document.querySelectorAll('#mc-live .mc-answer, #mc-talk .mc-answer')].pop();"
+        self.page.wait_for_function(f"{over} return last && last.dataset.state !== 'running'; }}", timeout=30_000)
+        found = self.page.locator("#mc-talk .mc-answer")
+        assert found.last.get_attribute("data-state") == state, found.last.inner_text()
+        return found.nth(number)
 
 
 def open_tab(browser: Any, url: str, *, language: str = "en-US", size: tuple[int, int] = (1360, 860)) -> Tab:
@@ -137,5 +141,5 @@ def open_tab(browser: Any, url: str, *, language: str = "en-US", size: tuple[int
     page.on("request", lambda request: tab.requests.append(request.url))
     page.on("pageerror", lambda error: tab.errors.append(str(error)))
     page.goto(url)
-    page.wait_for_selector("#mc-status h1", timeout=60_000)
+    page.wait_for_selector("#mc-status h1", timeout=30_000)
     return tab
