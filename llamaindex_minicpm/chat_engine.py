@@ -20,7 +20,8 @@ from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine
 from llama_index.core.memory import BaseMemory, ChatMemoryBuffer
 from llama_index.core.tools import ToolOutput
 
-from llamaindex_minicpm.rag import Prompt, RagSteps, empty_metadata
+from llamaindex_minicpm.prompts import Prompt
+from llamaindex_minicpm.rag import RagSteps, empty_metadata
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from llama_index.core import Settings
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.chat_engine.types import BaseChatEngine
@@ -25,11 +25,11 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from llamaindex_minicpm.engine_llm import EngineLLM
 from llamaindex_minicpm.index import Searchable, open_retriever, to_passage
 from llamaindex_minicpm.llms import MiniCPM
+from llamaindex_minicpm.prompts import Prompt, estimate_tokens, to_chat
 from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.citations import find_citations
 from minicpm_core.page_prompt import EngineSeat, show_pages
 from minicpm_core.rag import (
-    CHARS_PER_TOKEN,
     Passage,
     RagSettings,
     RefusalLanguage,
@@ -103,17 +103,6 @@ def _create_steps(index: Searchable, llm: LLM | str | Path | None, settings: Rag
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A question with the passages in their [n] order, the messages and the model's further arguments; or a refusal."""
-
-    question: str
-    nodes: tuple[NodeWithScore, ...] = ()
-    messages: tuple[ChatMessage, ...] = ()
-    refusal: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class RagSteps:
     """The steps from a question to a cited answer; query and chat engine go through the same."""
 
@@ -161,7 +150,7 @@ class RagSteps:
         shown = self._show(kept)
         messages = build_messages(question, texts, system_prompts=self.settings.system_prompts, pictures=shown)
         options = {"grammar": answer_grammar(question, texts, self.settings)} if _takes_grammar(self.llm) else {}
-        return Prompt(question, tuple(nodes[: len(kept)]), _to_chat(messages), options=options)
+        return Prompt(question, tuple(nodes[: len(kept)]), to_chat(messages), options=options)
 
     def condense(self, question: str, history: Sequence[ChatMessage]) -> tuple[str, tuple[ChatMessage, ...]]:
         """Return the text to search with, and the messages that ask the model for a better one (none: not needed)."""
@@ -176,7 +165,7 @@ class RagSteps:
         while len(turns) > 1 and count_tokens(messages) > room:
             del turns[0]
             messages = condense_messages(question, turns, self.settings)
-        return question, _to_chat(messages)
+        return question, to_chat(messages)
 
     def asked(self, question: str, query: str) -> str:
         """Return the question as the model is asked it: the rewritten one stands alone, the searched one may not."""
@@ -256,33 +245,11 @@ class RagSteps:
     def _counter(self) -> Callable[[list[dict[str, Any]]], int]:
         if self.seat:
             return self.seat.open().count_tokens
-        return _estimate_tokens
+        return estimate_tokens
 
 
 def _takes_grammar(llm: LLM) -> bool:
     return isinstance(llm, EngineLLM) and llm.takes_grammar
-
-
-def _estimate_tokens(messages: list[dict[str, Any]]) -> int:
-    contents = [message["content"] for message in messages]
-    parts = [part for content in contents for part in ([content] if isinstance(content, str) else content)]
-    text = "\n".join(part if isinstance(part, str) else part.get("text", "") for part in parts)
-    return int(len(text) / CHARS_PER_TOKEN[detect_language(text)])
-
-
-def _to_chat(messages: Sequence[Mapping[str, Any]]) -> tuple[ChatMessage, ...]:
-    return tuple(ChatMessage(role=message["role"], content=_to_content(message["content"])) for message in messages)
-
-
-def _to_content(content: str | Sequence[Mapping[str, Any]]) -> Any:
-    if isinstance(content, str):
-        return content
-    return [
-        TextBlock(text=part["text"])
-        if part["type"] == "text"
-        else ImageBlock(image=part["base64"].encode(), image_mimetype=part["mime_type"])
-        for part in content
-    ]
 
 
 class MiniCPMQueryEngine(BaseQueryEngine):

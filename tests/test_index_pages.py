@@ -12,10 +12,10 @@ import pytest
 from fpdf import FPDF
 from PIL import Image
 
-from minicpm_core.index import FailedFile, Index, build_index, looking, show_page
+from minicpm_core.index import FailedFile, Index, build_index, looking, pages, show_page
 from minicpm_core.index.page_models import PageReader, resolve_page_embedder
 from minicpm_core.index.residence import release_unless_fitting
-from minicpm_core.index.store import open_chroma, open_pictures
+from minicpm_core.index.store import close_chroma, open_chroma, open_pictures
 from minicpm_core.index.word_shapes import WordShapes
 from minicpm_core.rag import RagSettings
 from tests.scanned import BATTERY, CLEANING, WARRANTY, print_page, write_scan
@@ -75,7 +75,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def build(docs: Path, store: Path, **options: Any) -> Any:
-    given = {"embeddings": HashEmbedder(), "page_embeddings": "demo", "pages": "auto"} | options
+    given: dict[str, Any] = {"embeddings": HashEmbedder(), "page_embeddings": "demo", "pages": "auto"} | options
     return build_index(docs, persist_directory=store, **given)
 
 
@@ -84,7 +84,7 @@ def vectors(store: Path) -> int:
     try:
         return open_pictures(client).count()
     finally:
-        client.close()
+        close_chroma(client)
 
 
 def thumbnails(store: Path) -> int:
@@ -176,7 +176,7 @@ def test_deleted_files_leave_both_collections_and_their_thumbnails(docs: Path, s
 def test_a_page_that_cannot_be_rendered_is_reported_and_tried_again(
     docs: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render = looking.render_page
+    render = pages.render_page
 
     def fail(data: bytes, suffix: str, look: Any) -> Any:
         if look.number == 2:
@@ -209,7 +209,7 @@ def test_lost_vectors_and_thumbnails_come_back(docs: Path, store: Path) -> None:
     build(docs, store, page_embeddings=shapes)
     client, _ = open_chroma(store)
     client.delete_collection("minicpm_pages")
-    client.close()
+    close_chroma(client)
     report = build(docs, store, page_embeddings=shapes)
     assert report.notes == ("4 pages had no vector any more and were put back",)
     assert (vectors(store), shapes.seen) == (4, 4)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -200,29 +200,6 @@ class _Build:
             notes.append(f"{len(rows)} pictures have left the index: pages is 'text', and no page_model reads them")
         return [row.source for row in rows.values()]
 
-    def _look(self, sources: Mapping[Path, str], rows: Mapping[str, FileRow]) -> None:
-        """Have the pages of new and changed files looked at, before the embeddings are needed."""
-        begun = False
-
-        def begin() -> None:
-            nonlocal begun
-            if not begun and callable(release := getattr(self.embedder, "release", None)):
-                release()
-            begun = True
-
-        for file, source in sources.items():
-            if not can_be_looked_at(file):
-                continue
-            try:
-                data = read_bytes(file)
-                digest = hashlib.sha256(data).hexdigest()
-                row = rows.get(str(file))
-                if row is None or (row.hash, row.splitting) != (digest, self._splitting(file)):
-                    self.looking.look(file, source, data, digest, begin)
-            except (ValueError, OSError, ImportError):
-                continue  # told when the file is read to be stored
-        self.looking.release()
-
     def _splitting(self, file: Path) -> str:
         return self.looking.splitting(file, self.splitting)
 
@@ -233,7 +210,7 @@ class _Build:
         rows = self.catalog.files()
         names = name_sources(found.files, {row.source: path for path, row in rows.items()})
         sources = dict(sorted(names.items(), key=lambda item: item[1]))
-        self._look(sources, rows)
+        self.looking.look_at_all(sources, rows, self.splitting, self.embedder)
         pace = Pace({source: self._weight(file, rows.get(str(file))) for file, source in sources.items()})
         for done, (file, source) in enumerate(sources.items()):
             row = rows.get(str(file))

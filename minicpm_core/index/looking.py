@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minicpm_core.index.catalog import Catalog, StoredChunk
+from minicpm_core.index.catalog import Catalog, FileRow, StoredChunk
 from minicpm_core.index.discovery import FailedFile
 from minicpm_core.index.outline import Page
-from minicpm_core.index.page_models import DEMO_PAGE_EMBEDDINGS, PageEmbedder, PageReader
+from minicpm_core.index.page_models import DEMO_PAGE_EMBEDDINGS, PageEmbedder, PageReader, resolve_page_embedder
 from minicpm_core.index.pages import (
     THUMBNAILS,
     Look,
@@ -23,6 +24,7 @@ from minicpm_core.index.pages import (
     unread_pages,
 )
 from minicpm_core.index.picture_store import PictureStore, recorded_page_embedder
+from minicpm_core.index.readers import read_bytes
 
 UNREAD = "unread"
 """Part of a file's record where pages could not be looked at: the next run tries again."""
@@ -90,8 +92,6 @@ class Looking:
                     page_embeddings = catalog_name
                 elif page_embeddings is None and demo:
                     page_embeddings = DEMO_PAGE_EMBEDDINGS
-                from minicpm_core.index.page_models import resolve_page_embedder
-
                 self.name, self._embedder = resolve_page_embedder(page_embeddings)
             else:
                 self.name, self._embedder = recorded_page_embedder(catalog, directory, page_embeddings)
@@ -112,6 +112,36 @@ class Looking:
     def splitting(self, path: Path, plain: str) -> str:
         """Return what the record of a file says about the way it was cut and looked at."""
         return f"{plain}/{self.mode}:{self.name}" if self.name and can_be_looked_at(path) else plain
+
+    def look_at_all(self, sources: Mapping[Path, str], rows: Mapping[str, FileRow], plain: str, texts: Any) -> None:
+        """Look at the pages of new and changed files; then the model is released.
+
+        Args:
+            sources: names of all files.
+            rows: their records.
+            plain: see `splitting`.
+            texts: the text embeddings, which are released before the first page.
+        """
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            if not begun and callable(release := getattr(texts, "release", None)):
+                release()
+            begun = True
+
+        for file, source in sources.items():
+            if not can_be_looked_at(file):
+                continue
+            try:
+                data = read_bytes(file)
+                digest = hashlib.sha256(data).hexdigest()
+                row = rows.get(str(file))
+                if row is None or (row.hash, row.splitting) != (digest, self.splitting(file, plain)):
+                    self.look(file, source, data, digest, begin)
+            except (ValueError, OSError, ImportError):
+                continue  # told when the file is read to be stored
+        self.release()
 
     def look(self, path: Path, source: str, data: bytes, digest: str, begin: Callable[[], None]) -> None:
         """Look at the pages of a file that were not looked at before; failures are told by `see`.

@@ -110,7 +110,5 @@ def test_the_engine_and_the_embedders_take_turns(scanned: Any, tmp_path: Path) -
 
 def test_a_model_that_cannot_see_says_so(scanned: Any) -> None:
     for llm in (ChatMiniCPM(model="demo"), MiniCPMLLM(model="demo")):
-        with pytest.raises(
-            ValueError, match=r"manual.pdf, page 1, is a picture in the index, and demo reads"
-        ):
+        with pytest.raises(ValueError, match=r"manual.pdf, page 1, is a picture in the index, and demo reads"):
             create_rag_chain(llm, scanned).invoke(QUESTION)
