@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from minicpm_core.index.catalog import CATALOG_NAME, Catalog, StoredChunk
 from minicpm_core.index.embedders import Embedder, knows_language, measure
@@ -26,6 +26,9 @@ from minicpm_core.rag import Passage, RagSettings
 
 if TYPE_CHECKING:
     from chromadb import Collection
+
+Ways = Literal["hybrid", "dense", "lexical"]
+"""How an index is searched: by meaning and by words, or by one of them alone (cosine similarity, BM25)."""
 
 RRF_K = 60
 _FEWEST_CANDIDATES = 20
@@ -116,6 +119,7 @@ class Index:
         where: Where | None = None,
         reranker: Reranker | None = None,
         budget: int | None = None,
+        ways: Ways = "hybrid",
     ) -> list[Passage]:
         """Return the `k` best passages, best first: vectors and words, joined by reciprocal-rank fusion.
 
@@ -129,23 +133,26 @@ class Index:
             reranker: orders the best candidates anew; see `resolve_reranker`.
             budget: tokens (of the embedding model) that the passages may have together: while it allows, each is joined
                 with its neighbours on the same page. None leaves the passages as they are stored.
+            ways: "dense" and "lexical" are the two halves alone, to be compared; words may find fewer than `k`.
 
         Raises:
-            ValueError: the query is empty, k is below 1, `where` is not accepted, or the embeddings are others than
-                those that made the index.
+            ValueError: the query is empty, k is below 1, `where` or `ways` is not accepted, or the embeddings are others
+                than those that made the index.
         """
         wanted = self.settings.k if k is None else k
         if wanted < 1:
             raise ValueError(f"k is {wanted}; at least one passage must be asked for")
         if not query.strip():
             raise ValueError("the query is empty; give a question or words to look for")
+        if ways not in get_args(Ways):
+            raise ValueError(f"ways is {ways!r}; accepted are {', '.join(map(repr, get_args(Ways)))}")
         condition = normalise_where(where)
         pictures: list[Passage] = []
-        if self.pictures.store.count():
+        if ways != "lexical" and self.pictures.store.count():
             pictures = self.pictures.search(
                 query, max(4 * wanted, RERANKED), condition, [self.embedder], self.memory_limit
             )
-        texts = self._search_texts(query, wanted, condition, reranker, budget) if self.count() else []
+        texts = self._search_texts(query, wanted, condition, reranker, budget, ways) if self.count() else []
         return merge(texts, pictures, wanted, reranked=reranker is not None) if pictures else texts
 
     def _search_texts(
@@ -155,6 +162,7 @@ class Index:
         condition: dict[str, Any] | None,
         reranker: Reranker | None,
         budget: int | None,
+        ways: Ways,
     ) -> list[Passage]:
         total = self.count()
         if self.pictures.loaded:
@@ -164,7 +172,7 @@ class Index:
         pool = wanted if reranker is None else max(wanted, RERANKED)
         n = max(4 * pool, _FEWEST_CANDIDATES)
         while True:
-            passages = self._candidates(query, question, vector, min(n, total), condition)
+            passages = self._candidates(query, question, vector, min(n, total), condition, ways)
             if len(passages) >= pool or n >= total:
                 break
             n *= 2
@@ -174,15 +182,16 @@ class Index:
         return found if budget is None else join_neighbours(found, self._catalog, budget, measure(self.embedder)[0])
 
     def _candidates(
-        self, query: str, question: Words, vector: Sequence[float], n: int, where: dict[str, Any] | None
+        self, query: str, question: Words, vector: Sequence[float], n: int, where: dict[str, Any] | None, ways: Ways
     ) -> list[Passage]:
-        dense = dict(similarities(self._collection, vector, n, where))
-        lexical = self._catalog.find(question, n, where_sql(where))
+        dense = dict(similarities(self._collection, vector, n, where)) if ways != "lexical" else {}
+        lexical = self._catalog.find(question, n, where_sql(where)) if ways != "dense" else []
         stored = self._catalog.chunks([*dense, *(i for i, _ in lexical if i not in dense)])
         found = {i: coverage(question, passage_words(chunk.text)) for i, chunk in stored.items()}
-        weight = 1.0 if knows_language(self.embeddings_name, has_cjk(query)) else 0.0
+        weight = 1.0 if ways == "dense" or knows_language(self.embeddings_name, has_cjk(query)) else 0.0
         lexical = [pair for pair in lexical if pair[0] in stored]
-        scores = fuse([i for i in dense if i in stored], lexical, found, dense_weight=weight)
+        counted = found if ways == "hybrid" else dict.fromkeys(found, 0.5)
+        scores = fuse([i for i in dense if i in stored], lexical, counted, dense_weight=weight)
         ranked = sorted(scores, key=lambda i: (-scores[i], -dense.get(i, 0.0), i))
         passages: dict[str, Passage] = {}
         for i in ranked:
