@@ -13,7 +13,7 @@ demo: install  ## Ask the example documents, answered by the demo checkpoint
 	@echo
 	@$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-test: install  ## Run the tests
+test: install $(VENV)/.web  ## Run the tests
 	$(OFFLINE) $(BIN)/python -m pytest
 
 lint: install  ## Check style
@@ -38,6 +38,11 @@ $(VENV)/.installed: pyproject.toml
 	@if nvidia-smi -L >/dev/null 2>&1 || [ "$$(uname)" = Darwin ]; then $(PIP) torch==$(TORCH); \
 	else $(PIP) torch==$(TORCH)+cpu 2>/dev/null || $(PIP) torch==$(TORCH)+cpu --index-url $(TORCH_CPU_INDEX); fi
 	@$(PIP) --editable ".[dev]"
+	@touch $@
+
+# Gradio asks for an older Pillow than the pixels of the vision tests need, and runs with this one.
+$(VENV)/.web: $(VENV)/.installed
+	@$(PIP) "gradio>=6.31" && $(PIP) --no-deps --upgrade "pillow>=13"
 	@touch $@
 
 clean:  ## Remove what was installed and made here
