@@ -136,8 +136,8 @@ class Index:
             ways: "dense" and "lexical" are the two halves alone, to be compared; words may find fewer than `k`.
 
         Raises:
-            ValueError: the query is empty, k is below 1, `where` or `ways` is not accepted, or the embeddings are others
-                than those that made the index.
+            ValueError: the query is empty, k is below 1, `where` or `ways` is not accepted, or other embeddings than
+                those given made the index.
         """
         wanted = self.settings.k if k is None else k
         if wanted < 1:
