@@ -23,6 +23,7 @@ COMMANDS = {
     "merge-adapter": "write a copy of a checkpoint with a LoRA adapter merged into it",
     "cache": "list the int4 copies that later loads start from, or delete them",
     "evaluate": "measure perplexity, memory and speed of models in 16 bit, int8 and int4, side by side",
+    "evaluate-rag": "measure how well an index is searched and questions over it are answered",
     "doctor": "show what is installed, the device, its memory, and which models fit",
 }
 EPILOG = "Errors are one line; the exit code is 2 for wrong usage, 1 for anything else that fails."
@@ -76,6 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
     parsers["cache"].add_argument("--clear", action="store_true", help="delete the copies")
 
     _add_evaluate_arguments(parsers["evaluate"])
+
+    _add_evaluate_rag_arguments(parsers["evaluate-rag"])
 
     doctor = parsers["doctor"]
     doctor.add_argument("model", nargs="?", help="a folder, hub id or demo: show what it needs in memory")
@@ -178,6 +181,19 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     speed.add_argument("--prompt-tokens", type=int, metavar="TOKENS", help="prompt that is timed (default: 512)")
     speed.add_argument("--decode-tokens", type=int, default=32, metavar="TOKENS", help="behind it (default: 32)")
     speed.add_argument("--seed", type=int, default=0, help="draws the timed tokens from the text (default: 0)")
+
+
+def _add_evaluate_rag_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("index", metavar="INDEX", help="folder of an index")
+    parser.add_argument(
+        "--questions",
+        metavar="FILE",
+        help='JSONL: {"question", "source", "passage", "answer"} a line, without a source for what must be refused '
+        "(default: the model writes them)",
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="questions that the model writes (default: 20)")
+    _add_embeddings_argument(parser)
+    _add_model_arguments(parser)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -224,19 +224,28 @@ def calibrate(found: Sequence[tuple[Question, Sequence[Passage]]], most_false: f
 
 def cross_calibrate(
     answers: Sequence[Answered], settings: RagSettings, most_false: float = MOST_FALSE
-) -> list[tuple[Answered, RagSettings]]:
-    """Return each answer with settings whose threshold was calibrated on the other half: every second one of a kind.
+) -> list[Answered]:
+    """Return the answers as a calibrated threshold would have let them pass: refusals where it refuses.
 
-    What `evaluate_answers` tells of them is what a threshold does to questions that it was not chosen on.
+    The threshold of each half (every second question of a kind) is calibrated on the other half, so that the figures
+    are those of questions that it was not chosen on.
+
+    Raises:
+        ValueError: there are fewer than two questions of one kind.
     """
     kinds = [[given for given in answers if (given.question.source is None) is kind] for kind in (True, False)]
     halves = [[given for kind in kinds for given in kind[start::2]] for start in (0, 1)]
-    pairs: list[tuple[Answered, RagSettings]] = []
+    passed: list[Answered] = []
     for half, other in (halves, halves[::-1]):
         threshold = calibrate([(given.question, given.passages) for given in other], most_false)
         chosen = threshold.apply(settings) if threshold else settings
-        pairs += [(given, chosen) for given in half]
-    return pairs
+        passed += [
+            replace(given, answer=settings.refusals[given.question.language])
+            if is_out_of_scope(given.passages, chosen)
+            else given
+            for given in half
+        ]
+    return passed
 
 
 def _read(line: str, place: str) -> Question:

@@ -1,0 +1,234 @@
+"""`minicpm evaluate-rag`: how well an index is searched, and how well questions over it are answered."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from minicpm_app.ask import make_chat_model, print_line
+from minicpm_app.cli import UsageError
+
+if TYPE_CHECKING:
+    from minicpm_core.index import Index
+    from minicpm_core.index.reranking import Reranker
+    from minicpm_core.rag import RagSettings
+    from minicpm_core.rag_evaluation import Answered, AnswerFigures, Question, Retrieval, Threshold
+
+COUNT = 20
+"""Questions that are written where none are given."""
+Step = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All figures; `calibrated` are those of the answers with a threshold from questions other than the measured."""
+
+    questions: Sequence[Question]
+    searches: dict[str, Retrieval]
+    answers: AnswerFigures
+    calibrated: AnswerFigures | None
+    threshold: Threshold | None
+
+
+def run(options: Namespace) -> int:
+    """Measure and print."""
+    from tqdm import tqdm
+
+    from minicpm_app.rag_questions import UNRELATED, write_questions
+    from minicpm_core.evaluation import peak_memory
+    from minicpm_core.index import Index
+    from minicpm_core.rag_evaluation import Question, read_questions
+
+    if options.count is not None and options.count < 1:
+        raise UsageError(f"--count {options.count}: accepted are numbers from 1 on")
+    if options.count is not None and options.questions:
+        raise UsageError("--count says how many questions the model writes; leave it out with --questions")
+    questions = read_questions(options.questions) if options.questions else []
+    began = time.perf_counter()
+    unusable = 0
+    with Index.open(options.index, options.embeddings) as index, tqdm(disable=None, leave=False) as bar:
+        check_sources(questions, index.sources(), options.questions)
+        chat = make_chat_model(options)
+        engine = chat.load_engine()
+        if not questions:
+            bar.set_description("questions")
+            written = write_questions(
+                index, lambda prompt: str(chat.invoke(prompt).text), options.count or COUNT, on_step=bar.update
+            )
+            if not written.questions:
+                raise ValueError(
+                    f"{chat.model} wrote no question about {written.unusable} passages; give some with --questions "
+                    "FILE, or take a larger model"
+                )
+            questions, unusable = [*written.questions, *map(Question, UNRELATED)], written.unusable
+        found = measure(index, chat, questions, on_step=bar.update)
+        peak = peak_memory(engine.model.device) if hasattr(engine.model, "device") else None
+    seconds = time.perf_counter() - began
+    if options.json:
+        document = write_json(found) | {"unusable": unusable, "peak_bytes": peak, "seconds": round(seconds, 1)}
+        print_line(json.dumps(document, ensure_ascii=False))
+        return 0
+    for line in write_report(found, unusable):
+        print_line(line)
+    memory = f"{peak / 2**20:,.0f} MiB" if peak else "unknown"
+    print_line(f"\n{seconds:.0f} s in all; peak memory of this process: {memory}")
+    return 0
+
+
+def check_sources(questions: Sequence[Question], sources: Sequence[str], file: str | None) -> None:
+    """Refuse questions about files that the index does not hold.
+
+    Raises:
+        ValueError: one is not there; the message names it.
+    """
+    missing = sorted({q.source for q in questions if q.source is not None} - set(sources))
+    if missing:
+        some = ", ".join(sources[:5]) + (f" and {len(sources) - 5} more" if len(sources) > 5 else "")
+        raise ValueError(f"{file} names {', '.join(missing)}, which the index does not hold; it holds {some}")
+
+
+def measure(
+    index: Index, chat: Any, questions: Sequence[Question], *, reranked: bool = True, on_step: Step = lambda: None
+) -> Measured:
+    """Search in all ways and answer.
+
+    Args:
+        index: of the documents.
+        chat: a `ChatMiniCPM`; reranks too.
+        questions: of both kinds; without unanswerable ones there is no threshold.
+        reranked: search with the reranker too, which takes the model 20 passages a question.
+        on_step: is called after each search and answer.
+    """
+    from langchain_minicpm import create_rag_chain
+    from minicpm_core.index.reranking import resolve_reranker
+    from minicpm_core.rag_evaluation import calibrate, cross_calibrate, evaluate_answers
+
+    searches = compare_searches(index, resolve_reranker(chat) if reranked else None, questions, on_step)
+    answers = ask_all(create_rag_chain(chat, index), questions, on_step)
+    settings: RagSettings = index.settings
+    threshold = calibrated = None
+    kinds = [given.question.source is None for given in answers]
+    if min(sum(kinds), len(kinds) - sum(kinds)) > 1:
+        threshold = calibrate([(given.question, given.passages) for given in answers])
+        calibrated = evaluate_answers(cross_calibrate(answers, settings), settings)
+    return Measured(questions, searches, evaluate_answers(answers, settings), calibrated, threshold)
+
+
+def compare_searches(
+    index: Index, reranker: Reranker | None, questions: Sequence[Question], on_step: Step = lambda: None
+) -> dict[str, Retrieval]:
+    """Return the figures of each way of searching, by its name; without a reranker those of the first three."""
+    from minicpm_core.rag_evaluation import evaluate_search
+
+    ways: dict[str, Any] = {way: partial(index.search, ways=way) for way in ("dense", "lexical", "hybrid")}
+    if reranker is not None:
+        ways["hybrid+rerank"] = partial(index.search, reranker=reranker)
+
+    def stepping(search: Any, question: str, k: int) -> Any:
+        found = search(question, k)
+        on_step()
+        return found
+
+    return {way: evaluate_search(partial(stepping, search), questions) for way, search in ways.items()}
+
+
+def ask_all(chain: Any, questions: Sequence[Question], on_step: Step = lambda: None) -> list[Answered]:
+    """Return the chain's answers."""
+    from langchain_minicpm.retrievers import to_passage
+    from minicpm_core.rag_evaluation import Answered
+
+    answers = []
+    for question in questions:
+        began = time.perf_counter()
+        result = chain.invoke({"question": question.question})
+        passages = tuple(to_passage(document) for document in result["context"])
+        answers.append(Answered(question, result["answer"], passages, time.perf_counter() - began))
+        on_step()
+    return answers
+
+
+def write_json(found: Measured) -> dict[str, Any]:
+    """Return the figures for JSON: shares from 0 to 1, pairs as [so many, of so many], times in seconds."""
+    answerable = sum(question.source is not None for question in found.questions)
+    return {
+        "answerable": answerable,
+        "unanswerable": len(found.questions) - answerable,
+        "search": {
+            way: {f"hit@{k}": _number(figures.hit(k)) for k in (1, 3, 10)}
+            | {"mrr": _number(figures.mrr), "seconds": round(figures.seconds, 3)}
+            for way, figures in found.searches.items()
+        },
+        "answers": asdict(found.answers),
+        "calibrated": asdict(found.calibrated) if found.calibrated else None,
+        "threshold": asdict(found.threshold) if found.threshold else None,
+    }
+
+
+def write_report(found: Measured, unusable: int = 0) -> list[str]:
+    """Return the lines of the tables and what one has to know to read them."""
+    answerable = sum(question.source is not None for question in found.questions)
+    said = f"{answerable} questions that the documents answer, {len(found.questions) - answerable} that they do not"
+    if unusable:
+        said += f"; the model wrote no usable question for {unusable} more"
+    table = [["search", "hit@1", "hit@3", "hit@10", "MRR", "ms each"]]
+    for way, r in found.searches.items():
+        each = 1000 * r.seconds / max(len(r.ranks), 1)
+        table.append([way, *(f"{r.hit(k):.3f}" for k in (1, 3, 10)), f"{r.mrr:.3f}", f"{each:.0f}"])
+    lines = [said, "", *lay_out(table), "", *lay_out(answer_rows(found)), ""]
+    return lines + describe_threshold(found.threshold)
+
+
+def answer_rows(found: Measured) -> list[list[str]]:
+    """Return the table of the answers: as they are, and with a threshold."""
+    columns = [("as it is", found.answers)] + ([("with threshold", found.calibrated)] if found.calibrated else [])
+    names = {
+        "right": "right answers",
+        "citation_precision": "citations that name a right passage",
+        "not_given": "citations of passages not given",
+        "quotes_verified": "quotes that stand in their passage",
+        "verbatim": "sentences that stand in their passage",
+        "refused": "refusals right",
+        "refused_near": "of these, near misses",
+        "false_refusals": "false refusals",
+    }
+    rows = [["answers", *(head for head, _ in columns)]]
+    rows += [[name, *(show(getattr(figures, field)) for _, figures in columns)] for field, name in names.items()]
+    return [*rows, ["seconds each", f"{found.answers.seconds / max(len(found.questions), 1):.2f}"]]
+
+
+def describe_threshold(threshold: Threshold | None) -> list[str]:
+    """Return what a calibrated threshold is and does."""
+    if threshold is None:
+        return ["threshold: none refuses a question without refusing more than 5 % of those that can be answered"]
+    refused, false = show(threshold.refused), show(threshold.false_refusals)
+    return [
+        f"threshold on all questions: min_similarity={threshold.min_similarity:g}, "
+        f"min_coverage={threshold.min_coverage:g} refuses {refused} before the model is asked, {false} falsely;",
+        "the column above calibrates it on one half of the questions and measures the other.",
+    ]
+
+
+def show(value: tuple[int, int] | int) -> str:
+    """Return such as "41 of 48 (85 %)"."""
+    if isinstance(value, int):
+        return str(value)
+    return f"{value[0]} of {value[1]}" + (f" ({100 * value[0] / value[1]:.1f} %)" if value[1] else "")
+
+
+def lay_out(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines with the first column to the left, the others to the right."""
+    widths = [max(len(row[n]) for row in rows if n < len(row)) for n in range(max(map(len, rows)))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=False))])
+        for row in rows
+    ]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
