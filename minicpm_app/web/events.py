@@ -22,7 +22,8 @@ from minicpm_core.rag import Language
 MOST_PICTURES = 8
 """That go with a question."""
 _REDRAW = 0.08
-"""Seconds between two drawings of an answer that is being written."""
+"""Seconds between two drawings of an answer, and as many again for every `_LONG` characters of it."""
+_LONG = 4_000
 
 
 class Refused(ValueError):
@@ -92,7 +93,7 @@ class Desk:
         drawn = 0.0
         async with aclosing(answer(self.conversations, conversation, turn, stream)) as steps:
             async for ahead in steps:
-                if time.monotonic() - drawn >= _REDRAW:
+                if time.monotonic() - drawn >= _REDRAW * (1 + len(turn.answer + turn.reasoning) / _LONG):
                     yield over, self._draw(turn, number, language, ahead)
                     drawn = time.monotonic()
         yield self.draw(visitor, language), ""

@@ -141,5 +141,5 @@ def open_tab(browser: Any, url: str, *, language: str = "en-US", size: tuple[int
     page.on("request", lambda request: tab.requests.append(request.url))
     page.on("pageerror", lambda error: tab.errors.append(str(error)))
     page.goto(url)
-    page.wait_for_selector("#mc-status h1", timeout=30_000)
+    page.wait_for_selector("#mc-status h1", timeout=90_000)
     return tab
