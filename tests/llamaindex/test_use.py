@@ -53,6 +53,7 @@ def test_public_names() -> None:
         "MiniCPMEmbedding",
         "MiniCPMIndexRetriever",
         "MiniCPMLLM",
+        "MiniCPMMultiModal",
         "MiniCPMRerank",
         "build_index",
         "create_chat_engine",
