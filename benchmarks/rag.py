@@ -1,0 +1,218 @@
+"""Retrieval and answers on a fixed set in English and Chinese, against the tutorial's pipeline on the same documents.
+
+Run it as `python -m benchmarks.rag`; `--document docs/rag.md` writes the tables between the marks of that file. The set
+(`benchmarks/rag_set`) was written by hand before anything was measured with it: 14 documents, questions that one of
+them answers, and questions that none does, most of them near misses. A passage is right where it stands in the right
+file and contains the words that answer. The tutorial's pipeline is `similarity_search(k=5)` over pieces of 256
+characters in Chroma, and a prompt with the pieces and the question. Same embeddings and same model everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import Bar, describe_machine, format_bars, format_table
+from minicpm_app.evaluate_rag import Measured, answer_rows, describe_threshold, measure, show
+from minicpm_core.rag import Passage, RagSettings
+from minicpm_core.rag_evaluation import (
+    Answered,
+    Question,
+    Retrieval,
+    calibrate,
+    evaluate_answers,
+    evaluate_search,
+    read_questions,
+)
+
+SET = Path(__file__).resolve().parent / "rag_set"
+MARKS = ("<!-- benchmarks.rag -->", "<!-- /benchmarks.rag -->")
+TUTORIAL_CHARACTERS, TUTORIAL_K = 256, 5
+LONGEST = 96
+"""Tokens of an answer."""
+TUTORIAL_PROMPT = "Answer the question from the context.\n\nContext:\n{context}\n\nQuestion: {question}"
+TUTORIAL = "tutorial: 256 characters"
+
+
+class Tutorial:
+    """The tutorial's pipeline: pieces of 256 characters in Chroma, searched by meaning."""
+
+    def __init__(self, documents: Path, embedder: Any, folder: Path) -> None:
+        from langchain_chroma import Chroma
+        from langchain_core.documents import Document
+        from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+        splitter = RecursiveCharacterTextSplitter(chunk_size=TUTORIAL_CHARACTERS, chunk_overlap=0)
+        read = [
+            Document(file.read_text(encoding="utf-8"), metadata={"source": file.name})
+            for file in sorted(documents.iterdir())
+        ]
+        self.store = Chroma.from_documents(splitter.split_documents(read), embedder, persist_directory=str(folder))
+
+    def search(self, question: str, k: int) -> list[Passage]:
+        """Return the nearest pieces."""
+        found = self.store.similarity_search(question, k=k)
+        return [Passage(str(d.id), d.page_content, str(d.metadata["source"])) for d in found]
+
+    def ask(self, chat: Any, questions: Sequence[Question]) -> list[Answered]:
+        """Return the model's answers over the nearest five."""
+        answers = []
+        for question in questions:
+            began = time.perf_counter()
+            passages = self.search(question.question, TUTORIAL_K)
+            context = "\n\n".join(passage.text for passage in passages)
+            said = str(chat.invoke(TUTORIAL_PROMPT.format(context=context, question=question.question)).text)
+            answers.append(Answered(question, said, tuple(passages), time.perf_counter() - began))
+        return answers
+
+
+def run(model: str, embeddings: str, *, reranked: bool) -> tuple[str, dict[str, Any]]:
+    """Measure everything; return the report and the figures."""
+    from langchain_minicpm import ChatMiniCPM
+    from minicpm_core.evaluation import peak_memory
+    from minicpm_core.index import Index, build_index
+
+    questions = read_questions(SET / "questions.jsonl")
+    began = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        build_index(SET / "documents", persist_directory=Path(folder) / "index", embeddings=embeddings)
+        with Index.open(Path(folder) / "index") as index:
+            chat = ChatMiniCPM(model=model, temperature=0.0, max_tokens=LONGEST)
+            device = chat.load_engine().model.device
+            found = measure(index, chat, questions, reranked=reranked, on_step=_step())
+            tutorial = Tutorial(SET / "documents", index.embedder, Path(folder) / "tutorial")
+            searches = found.searches | {TUTORIAL: evaluate_search(tutorial.search, questions)}
+            theirs = evaluate_answers(tutorial.ask(chat, questions), RagSettings())
+            reach = [(q, index.search(q.question)) for q in questions]
+            name, passages = index.embeddings_name, index.count()
+    total = {"wall": time.perf_counter() - began[0], "cpu": time.process_time() - began[1]}
+    answerable = [question for question in questions if question.source is not None]
+    peak = peak_memory(device) or 0
+    machine = "; ".join(f"{name} {value}" for name, value in describe_machine().items())
+    texts = [
+        f"`python -m benchmarks.rag`: {len(answerable)} questions that one of 14 documents answers, "
+        f"{len(questions) - len(answerable)} that none does; {passages} passages; model {model}, embeddings {name}.",
+        format_table(
+            ("search", "hit@1", "hit@3", "hit@10", "MRR", "hit@3 en", "hit@3 zh", "characters in 3", "ms each"),
+            [_search_row(way, figures, answerable) for way, figures in searches.items()],
+        ),
+        format_table(("answers", *answer_rows(found)[0][1:], "tutorial"), _answer_cells(found, theirs)),
+        " ".join(describe_threshold(found.threshold)),
+        explain(searches, answerable, reach),
+        format_bars(list_bars(found)),
+        f"{total['wall']:.0f} s, of which {total['cpu']:.0f} s of CPU time; peak memory of the process "
+        f"{peak / 2**20:,.0f} MiB. {machine}.",
+    ]
+    figures = {way: asdict(one) for way, one in searches.items()}
+    answers = {"ours": found.answers, "threshold": found.calibrated, "tutorial": theirs}
+    return "\n\n".join(texts), {
+        "search": figures,
+        "answers": {way: asdict(one) for way, one in answers.items() if one},
+        "threshold": asdict(found.threshold) if found.threshold else None,
+        "seconds": total,
+    }
+
+
+def list_bars(found: Measured) -> list[Bar]:
+    """Return what the figures have to be."""
+    halves = max(found.searches[way].hit(3) for way in ("dense", "lexical"))
+    best = found.calibrated or found.answers
+    refused, false = best.refused, best.false_refusals
+    return [
+        Bar("hit@3 of hybrid above the better half, questions", round(
+            (found.searches["hybrid"].hit(3) - halves) * len(found.searches["hybrid"].ranks)), 1),
+        Bar("refusals right", refused[0] / max(refused[1], 1), 0.85),
+        Bar("false refusals", false[0] / max(false[1], 1), 0.05, at_most=True),
+        Bar("citations of passages that were not given", best.not_given, 0, at_most=True),
+    ]  # fmt: skip
+
+
+def explain(
+    searches: dict[str, Retrieval],
+    answerable: Sequence[Question],
+    reach: Sequence[tuple[Question, Sequence[Passage]]],
+) -> str:
+    """Return the measurements that tell where figures come from: what either half finds, and the threshold's reach."""
+    dense, lexical = (searches[way].ranks for way in ("dense", "lexical"))
+    either = sum(min(d or 99, w or 99) <= 3 for d, w in zip(dense, lexical, strict=True))
+    lines = [
+        "One of the two halves has the right passage among its first three for "
+        f"{show((either, len(answerable)))} of the questions; no fusion finds much more."
+    ]
+    for language in ("en", "zh"):
+        some = [(q, passages) for q, passages in reach if q.language == language]
+        for near in (True, False):
+            kind = "near misses" if near else "unrelated questions"
+            threshold = calibrate([(q, p) for q, p in some if q.source is not None or q.near is near])
+            told = show(threshold.refused) if threshold else "none"
+            lines.append(f"Score alone, calibrated on {kind} in {language}: refuses {told}.")
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def fill_document(document: Path, report: str) -> None:
+    """Put the report between the document's marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    text = document.read_text(encoding="utf-8")
+    before, first, rest = text.partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not first or not last:
+        raise ValueError(f"{document} has no lines {MARKS[0]} and {MARKS[1]}, between which the report would stand")
+    document.write_text(f"{before}{first}\n\n{report}\n\n{last}{after}", encoding="utf-8")
+
+
+def _search_row(way: str, figures: Retrieval, answerable: Sequence[Question]) -> list[Any]:
+    def hit(language: str) -> float:
+        ranks = [rank for rank, q in zip(figures.ranks, answerable, strict=True) if q.language == language]
+        return Retrieval(tuple(ranks), 0.0, 0.0).hit(3)
+
+    hits = [f"{figures.hit(k):.3f}" for k in (1, 3, 10)]
+    each = 1000 * figures.seconds / len(figures.ranks)
+    share = [f"{hit(language):.3f}" for language in ("en", "zh")]
+    return [way, *hits, f"{figures.mrr:.3f}", *share, round(figures.characters), round(each)]
+
+
+def _answer_cells(found: Measured, theirs: Any) -> list[list[Any]]:
+    shown = answer_rows(Measured(found.questions, found.searches, theirs, None, None))
+    names = ("right answers", "refusals right", "of these, near misses", "false refusals", "seconds each")
+    rows = []
+    for ours, tutorial in zip(answer_rows(found)[1:], shown[1:], strict=True):
+        filled = [*ours, *["-"] * (len(answer_rows(found)[0]) - len(ours))]
+        rows.append([*filled, tutorial[1] if ours[0] in names else "-"])
+    return rows
+
+
+def _step() -> Any:
+    from tqdm import tqdm
+
+    return tqdm(disable=not sys.stderr.isatty(), leave=False).update
+
+
+def main() -> None:
+    """Measure, print the report, and write it where it is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo", help='folder, hub id or "demo"')
+    parser.add_argument("--embeddings", default="demo", help='sentence-transformers folder or hub id, or "demo"')
+    parser.add_argument("--no-rerank", action="store_true", help="leave out the reranker, which takes longest")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="write the report there, between its marks")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    options = parser.parse_args()
+    report, figures = run(options.model, options.embeddings, reranked=not options.no_rerank)
+    print(report)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if options.document:
+        fill_document(options.document, report)
+
+
+if __name__ == "__main__":
+    main()
