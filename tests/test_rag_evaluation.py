@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -285,3 +286,22 @@ def test_errors_are_one_line(
 def test_shares_and_columns() -> None:
     assert (show((41, 48)), show((0, 0)), show(3)) == ("41 of 48 (85.4 %)", "0 of 0", "3")
     assert lay_out([["a", "b"], ["long", "12"], ["x"]]) == ["a      b", "long  12", "x   "]
+
+
+def test_the_snippets_of_the_documentation_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lease.txt").write_text("The rent is 900 euros a month.\nDogs are forbidden.", encoding="utf-8")
+    build_index(tmp_path / "lease.txt", persist_directory=tmp_path / "index", embeddings="demo")
+    monkeypatch.chdir(tmp_path)
+    document = (SET.parent.parent / "docs" / "rag.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    assert len(snippets) == 3
+    names: dict[str, object] = {}
+    printed = []
+    for number, snippet in enumerate(snippets):
+        exec(compile(snippet, f"rag.md, snippet {number}", "exec"), names)
+        printed.append(capsys.readouterr().out)
+    assert "1 lease.txt None The rent is 900 euros a month." in printed[0]
+    assert printed[1].startswith("[1] The rent is 900 euros a month.")
+    assert printed[2].strip()
