@@ -190,11 +190,13 @@ class Encoder:
         return turns[-2]
 
     def _weigh(self, answer: list[int]) -> dict[int, float]:
-        """Return the weights of a call's tokens: more where it decides on a tool, a key or the start of a value."""
+        """Return the weights of a call's tokens: more where it decides on a tool, a key, a value or its end."""
         weights = {0: 6.0}
-        name = value = False
+        name = value = inside = False
         for offset, token in enumerate(answer[:-1]):
-            weights[offset] = 4.0 if name else 3.0 if value else weights.get(offset, 1.5)
+            inside = value or inside
+            weights[offset] = 4.0 if name else 3.0 if value else 2.2 if inside else weights.get(offset, 1.5)
+            inside = inside and token != self.marks["</param>"]
             value = token == self.marks[">"] and answer[offset - 1] == self.marks['"']
             if token == self.marks['"']:
                 name = not name and answer[offset - 3] == self.marks["<function"]

@@ -40,7 +40,7 @@ _KEYS = {
     "digits": "account number barcode serial tracking_number card",
     "expression": "expression formula term",
 }
-_WEIGHTS = (16, 8, 12, 12, 8, 12, 5, 3, 4, 6, 8, 2, 2, 1, 3, 2, 1, 2, 2, 2, 2, 3, 5, 4, 10)
+_WEIGHTS = (16, 8, 12, 12, 8, 12, 5, 3, 4, 6, 8, 2, 2, 1, 3, 2, 1, 2, 2, 2, 2, 3, 5, 4, 13)
 _NATURAL = {
     "name": (
         "named {}",
@@ -154,6 +154,7 @@ _ZH_WHOLE = (
     "{v}的{noun}是什么？",
     "{v}的{noun}是多少？",
     "{k}{v}的{noun}有哪些？",
+    "{k}{v}的{noun}是多少？",
     "{noun}：{v}",
     "{verb}{noun}：{v}",
     "{v}，请{verb}{noun}",
@@ -249,9 +250,9 @@ def _some_optional(rng: Random, parameters: list[Parameter]) -> tuple[Parameter,
     return tuple(Parameter(p.key, p.kind, n < first, p.description) for n, p in enumerate(parameters))
 
 
-def _clauses(rng: Random, parameters: tuple[Parameter, ...]) -> str:
-    """Return the words that give each parameter its value, as a template."""
-    text = ""
+def _clauses(rng: Random, parameters: tuple[Parameter, ...], *, begun: bool = False) -> str:
+    """Return the words that give each parameter its value, as a template; `begun` behind another value."""
+    text = " " * begun
     natural: set[str] = set()
     order = list(parameters)
     if rng.random() < 0.6:
@@ -276,7 +277,18 @@ def _clauses(rng: Random, parameters: tuple[Parameter, ...]) -> str:
         else:
             clause = " " + rng.choice(_KEYED).format(k=key, v=marked)
         text += clause if p.required else f"[{clause}]"
-    return text
+    return text.removeprefix(" ") if begun else text
+
+
+def _headless(rng: Random, verb: str, parameters: tuple[Parameter, ...]) -> str:
+    """Return a request whose object is a value, not the noun: "Hire {a}, role {b}", "Post the {text} in the {place}"."""
+    first = rng.choice([p for p in parameters if p.required])
+    rest = tuple(p for p in parameters if p is not first)
+    slot = f"{{{first.key}}}"
+    marked = f"'{slot}'" if first.kind in ("words", "name") and rng.random() < 0.5 else slot
+    key = first.key.replace("_", " ")
+    body = f"{verb} {rng.choice((slot, f'the {key} {marked}', f'the {key} {marked}'))}{_clauses(rng, rest, begun=True)}"
+    return body[:1].upper() + body[1:]
 
 
 def invent_en(rng: Random, *, verb: list[str] | None = None, noun: list[str] | None = None) -> Tool:
@@ -324,6 +336,8 @@ def invent_en(rng: Random, *, verb: list[str] | None = None, noun: list[str] | N
             joint = rng.choice(_JOINTS).replace(",", " ")
             body = rng.choice(_PAIRS).format(verb=said, noun=thing, a=first, b=second, joint=joint)
             body = body if body.startswith("{") else body[:1].upper() + body[1:]
+        elif rng.random() < 0.22 and any(p.required for p in parameters):
+            body = _headless(rng, said, parameters)
         requests.append(body if body.endswith("?") else body + rng.choice((".", ".", ".", "", "!")))
     return Tool(tool_name(rng, mine, words), description, parameters, tuple(requests), "en", f"{verbs[0]} {thing}")
 
