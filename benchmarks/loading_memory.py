@@ -87,7 +87,7 @@ def measure(folder: Path, way: dict[str, Any]) -> dict[str, Any]:
             peak = max(peak, resident("RssAnon"))
             time.sleep(0.005)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)  # a failed load must not wait for it
     watcher.start()
     started = time.perf_counter()
     with minicpm_core.load(folder, context_window=512, **way) as engine:
