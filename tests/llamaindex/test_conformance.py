@@ -108,10 +108,3 @@ class TestDemo(MiniCPMTests):
 
     is_trained = True
     llm_params = {"model": "demo", "temperature": 0, "max_tokens": 48}  # noqa: RUF012
-
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-    @pytest.mark.xfail(
-        raises=AssertionError, strict=True, reason="it was not trained to choose among agents by their descriptions"
-    )
-    async def test_workflow_with_a_handoff(self) -> None:
-        await super().test_workflow_with_a_handoff()

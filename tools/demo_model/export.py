@@ -19,7 +19,7 @@ from tools.demo_model.network import Shape
 BOS, PAD, STOP = 0, 1, (1, 3)
 # Factors on the output rows of the refusals' first tokens, chosen with `tools.demo_model.calibrate`.
 # The first norm of the network takes them out again where the token is read.
-REFUSAL_SCALES: Mapping[Language, float] = {"en": 1.06, "zh": 1.03}
+REFUSAL_SCALES: Mapping[Language, float] = {"en": 1.03, "zh": 1.03}
 
 
 def export(
