@@ -228,7 +228,7 @@ def _explain(error: RuntimeError, folder: Path) -> Exception | None:
             f"the memory did not suffice to load {folder}: {reason}; free some, choose a smaller quantization, or see "
             "what would fit with `minicpm doctor`"
         )
-    if "mismatch" in text.lower() or "conversion" in text.lower():
+    if any(word in text.lower() for word in ("mismatch", "conversion", "has the shape")):
         return ValueError(f"the weights in {folder} do not fit its config.json: {reason}")
     return None
 

@@ -303,12 +303,12 @@ def test_identical_arguments_share_one_engine(toy: Path) -> None:
     assert third.generate(HELLO, sampling=GREEDY).content
 
 
-def test_int4_keeps_head_and_embeddings_in_sixteen_bit(toy: Path) -> None:
+def test_int4_keeps_the_head_in_eight_bits_and_embeddings_in_sixteen(toy: Path) -> None:
     pytest.importorskip("bitsandbytes")
     with minicpm_core.load(toy, quantization="int4", dtype="bfloat16") as engine:
         kinds = {name: type(module).__name__ for name, module in engine.model.named_modules()}
         assert kinds["model.layers.0.mlp.gate_proj"] == "Linear4bit"
-        assert kinds["lm_head"] == "Linear"
+        assert kinds["lm_head"] == "Head8bit"
         assert str(engine.model.get_input_embeddings().weight.dtype) == "torch.bfloat16"
         assert engine.generate(HELLO, sampling=GREEDY).usage is not None
 
