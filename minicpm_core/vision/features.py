@@ -68,7 +68,8 @@ class FeatureCache:
     @property
     def size(self) -> int:
         """The bytes that it holds."""
-        return self._size
+        with self._lock:
+            return self._size
 
     def encode(self, pictures: Pictures, encode: Encode, *, joint: bool) -> list[Tensor]:
         """Return the features of all groups of views; the pictures that are not kept go through the tower together.
