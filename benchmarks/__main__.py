@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -94,11 +95,17 @@ def fill_document(document: Path, report: str) -> None:
 
 
 def link_files(folder: Path, links: Path) -> Path:
-    """Return a folder with links to the checkpoint's files, into which benchmarks may write."""
+    """Return a folder with the checkpoint's files, into which benchmarks may write; copies where links cannot be.
+
+    The links are hard ones: a symbolic link that leads out of a checkpoint's folder is refused when it is loaded.
+    """
     links.mkdir()
     for file in folder.iterdir():
         if file.is_file():
-            (links / file.name).symlink_to(file.resolve())
+            try:
+                os.link(file.resolve(), links / file.name)
+            except OSError:  # another file system
+                shutil.copy2(file, links / file.name)
     return links
 
 
