@@ -18,7 +18,7 @@ from minicpm_core.index.embedders import DEMO_EMBEDDINGS, Embedder, resolve_embe
 from minicpm_core.index.lock import LOCK_NAME, writer_lock
 from minicpm_core.index.looking import UNREAD, Looking, Seen
 from minicpm_core.index.page_models import PageEmbedder
-from minicpm_core.index.pages import can_be_looked_at, is_picture_file
+from minicpm_core.index.pages import is_picture_file
 from minicpm_core.index.picture_store import PictureStore
 from minicpm_core.index.progress import Pace, Progress
 from minicpm_core.index.readers import Parts, read_bytes, read_parts
@@ -224,9 +224,9 @@ class _Build:
                     unchanged.append(source)
                     continue
                 seen: Seen | None = None
-                if can_be_looked_at(file):
+                if self.looking.reads(file):
                     seen = self.looking.see(file, source, data, digest)
-                    parts = Parts(seen.pages)
+                    parts = Parts(seen.pages, seen.unread)
                 else:
                     parts = read_parts(data, file.suffix)
             except (ValueError, OSError, ImportError) as error:
