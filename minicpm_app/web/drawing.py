@@ -19,12 +19,13 @@ _CITATION = re.compile(r"\[(\d{1,3})\]")
 
 @dataclass
 class FileState:
-    """A file of a collection, and how far it is."""
+    """A file of a collection, and how far it is: `passages` so far, `share` (0 to 1) of its parts; or why it failed."""
 
     name: str
     state: Literal["waiting", "reading", "ready", "failed"] = "ready"
     note: str = ""
     share: float = 0.0
+    passages: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -107,16 +108,33 @@ def draw_files(files: Sequence[FileState], language: Language) -> str:
         return f'<p class="mc-quiet">{escape(say(language, "no_files"))}</p>'
     rows = ""
     for file in files:
-        name, state = escape(file.name, quote=True), {"waiting": "waiting_file"}.get(file.state, file.state)
-        note = escape(file.note or say(language, state))
+        name = escape(file.name, quote=True)
+        if file.state == "reading" and file.passages:
+            note = say(language, "embedding", chunks=file.passages)
+        else:
+            note = file.note or say(language, "waiting_file" if file.state == "waiting" else file.state)
         bar = f'<progress max="1" value="{file.share:.3f}"></progress>' if file.state == "reading" else ""
         label = escape(say(language, "remove"), quote=True)
-        remove = f'<button class="mc-remove" data-file="{name}" aria-label="{label} {name}" title="{label}">×</button>'
+        button = f'<button class="mc-remove" data-file="{name}" aria-label="{label} {name}" title="{label}">×</button>'
+        remove = button if file.state in ("ready", "failed") else ""
         rows += (
             f'<li data-state="{file.state}"><span class="mc-name" title="{name}">{name}</span>'
-            f"{remove if file.state == 'ready' else ''}<span class='mc-note'>{note}</span>{bar}</li>"
+            f'{remove}<span class="mc-note">{escape(note)}</span>{bar}</li>'
         )
     return f'<ul class="mc-files">{rows}</ul>'
+
+
+def draw_attached(pictures: Sequence[str], language: Language) -> str:
+    """Return the pictures that go with the next question, each with a button that removes it."""
+    if not pictures:
+        return ""
+    label = escape(say(language, "remove"), quote=True)
+    items = "".join(
+        f'<li><img src="{uri}" alt=""><button class="mc-remove" data-picture="{n}" aria-label="{label} {n + 1}" '
+        f'title="{label}">×</button></li>'
+        for n, uri in enumerate(pictures)
+    )
+    return f'<ul class="mc-attached">{items}</ul><p class="mc-quiet">{escape(say(language, "pictures_alone"))}</p>'
 
 
 def draw_source(passage: Passage, n: int, page: PagePicture | PageText, note: str, language: Language) -> str:

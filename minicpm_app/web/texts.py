@@ -47,10 +47,9 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "stop": ("Stop", "停止"),
     "clear": ("New chat", "新对话"),
     "pictures": ("Add pictures", "添加图片"),
-    "picture_count": ("{count} pictures go with your next question", "下一个问题附带 {count} 张图片"),
     "pictures_alone": (
-        "A question with pictures is answered from the pictures, without the documents.",
-        "带图片的问题只根据图片回答，不查文档。",
+        "Your next question is answered from these pictures, without the documents.",
+        "下一个问题只根据这些图片回答，不查文档。",
     ),
     "hello": (
         "Choose or create a collection, drop files into it, and ask. "
