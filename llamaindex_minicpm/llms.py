@@ -29,10 +29,11 @@ class MiniCPM(EngineLLM, FunctionCallingLLM):
     `not`), is never executed: it stands in `message.additional_kwargs["invalid_tool_calls"]` with its text and error.
 
     Args:
-        model, quantization, dtype, device, memory_limit, context_window, adapter, family, revision, base_url, api_key:
-            see `minicpm_core.load`. The environment variables MINICPM_MODEL and MINICPM_MEMORY_LIMIT are the defaults.
-        temperature, top_p, top_k, repetition_penalty, max_tokens, seed, stop, enable_thinking: how answers are made;
-            each can be given per call. None is the family's recommendation.
+        model, quantization, dtype, device, memory_limit, context_window, adapter, family, revision, base_url, api_key,
+            max_waiting: see `minicpm_core.load`. The environment variables MINICPM_MODEL and MINICPM_MEMORY_LIMIT are the
+            defaults.
+        temperature, top_p, top_k, repetition_penalty, max_tokens, seed, stop, enable_thinking, timeout: how answers are
+            made, and the seconds for one; each can be given per call. None is the family's recommendation.
         tool_choice, parallel_tool_calls: for calls with tools that say nothing else. `tool_choice` is "auto", "none",
             "any" (or "required"), the name of a tool, or OpenAI's dict.
         grammar: a Lark grammar for answers that have neither tools nor a schema, such as `react_grammar(tools)`.

@@ -13,6 +13,7 @@ from typing import Any
 
 from minicpm_core.engine import Engine
 from minicpm_core.families import Family, find_family
+from minicpm_core.handover import Stop
 from minicpm_core.rag import CHARS_PER_TOKEN, detect_language
 from minicpm_core.server.answers import ServerAnswer
 from minicpm_core.server.loop import BackgroundLoop
@@ -64,36 +65,40 @@ class ServerEngine(Engine):
         self._loop = BackgroundLoop(served.name)
         self._close = weakref.finalize(self, partial(self._loop.close, client.close))
 
-    def stream(self, messages: Prompt, **options: Any) -> Iterator[Chunk]:
+    def stream(self, messages: Prompt, *, timeout: float | None = None, **options: Any) -> Iterator[Chunk]:
         """Yield the answer piece by piece; the arguments are those of `Engine.stream`."""
         request = make_request(self.checkpoint.name, messages, **options)
 
         def run() -> Iterator[Chunk]:
-            with closing(self._loop.stream(lambda: self._ask(request))) as chunks:
+            with closing(self._loop.stream(lambda: self._ask(request), timeout)) as chunks:
                 yield from chunks
 
         return run()
 
-    def astream(self, messages: Prompt, **options: Any) -> AsyncIterator[Chunk]:
+    def astream(self, messages: Prompt, *, timeout: float | None = None, **options: Any) -> AsyncIterator[Chunk]:
         """Do what `stream` does without blocking the event loop."""
 
         async def run() -> AsyncIterator[Chunk]:
             request = await asyncio.to_thread(make_request, self.checkpoint.name, messages, **options)
-            async with aclosing(self._loop.astream(lambda: self._ask(request))) as chunks:
+            async with aclosing(self._loop.astream(lambda: self._ask(request), timeout)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
         return run()
 
-    def generate_batch(self, prompts: Sequence[Prompt], *, batch_size: int = 8, **options: Any) -> list[Chunk]:
+    def generate_batch(
+        self, prompts: Sequence[Prompt], *, batch_size: int = 8, timeout: float | None = None, **options: Any
+    ) -> list[Chunk]:
         """Return the answers to several prompts, at most `batch_size` of them asked for at a time."""
         requests = [make_request(self.checkpoint.name, prompt, **options) for prompt in prompts]
-        return self._loop.run(lambda: self._ask_all(requests, batch_size))
+        return self._loop.run(lambda: self._ask_all(requests, batch_size, timeout))
 
-    async def agenerate_batch(self, prompts: Sequence[Prompt], *, batch_size: int = 8, **options: Any) -> list[Chunk]:
+    async def agenerate_batch(
+        self, prompts: Sequence[Prompt], *, batch_size: int = 8, timeout: float | None = None, **options: Any
+    ) -> list[Chunk]:
         """Do what `generate_batch` does without blocking the event loop."""
         requests = [make_request(self.checkpoint.name, prompt, **options) for prompt in prompts]
-        return await self._loop.arun(lambda: self._ask_all(requests, batch_size))
+        return await self._loop.arun(lambda: self._ask_all(requests, batch_size, timeout))
 
     def prepare(self, messages: Prompt, **options: Any) -> Any:
         """Check the options and return the request."""
@@ -150,7 +155,7 @@ class ServerEngine(Engine):
         self.model = None
         self._close()
 
-    async def _ask_all(self, requests: Sequence[ServerRequest], batch_size: int) -> list[Chunk]:
+    async def _ask_all(self, requests: Sequence[ServerRequest], batch_size: int, timeout: float | None) -> list[Chunk]:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; accepted: 1 or more")
         free = asyncio.Semaphore(batch_size)
@@ -162,7 +167,14 @@ class ServerEngine(Engine):
                     answer += chunk
             return answer
 
-        return list(await asyncio.gather(*map(one, requests)))
+        stop = Stop(timeout)
+        stop.begun = True
+        try:
+            return list(await asyncio.wait_for(asyncio.gather(*map(one, requests)), timeout))
+        except asyncio.TimeoutError:
+            if not stop.is_late:  # the server's own
+                raise
+            raise stop.error() from None
 
     async def _ask(self, request: ServerRequest) -> AsyncIterator[Chunk]:
         """Yield the chunks of one answer, asking again where nothing has come of it yet."""
