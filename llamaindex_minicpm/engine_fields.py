@@ -99,6 +99,7 @@ class EngineFields(LLM):
     downsample_mode: str | None = Field(default=None, description='"16x", or "4x" for more tokens of a picture.')
     use_image_id: bool | None = Field(default=None, description="Whether the prompt numbers pictures.")
     max_num_frames: int | None = Field(default=None, description="Most frames that are taken from a video's file.")
+    stack_frames: int | None = Field(default=None, description="Frames of each second of a video's file.")
     allow_private_urls: bool = Field(default=False, description="Whether URLs may lead into private networks.")
     raw: bool = Field(default=False, description="`complete` continues the prompt as it stands, without template.")
 

@@ -37,8 +37,8 @@ class MiniCPM(EngineLLM, FunctionCallingLLM):
         tool_choice, parallel_tool_calls: for calls with tools that say nothing else. `tool_choice` is "auto", "none",
             "any" (or "required"), the name of a tool, or OpenAI's dict.
         grammar: a Lark grammar for answers that have neither tools nor a schema, such as `react_grammar(tools)`.
-        max_slice_nums, downsample_mode, use_image_id, max_num_frames, allow_private_urls: how pictures are read where
-            the model can see (ImageBlock, VideoBlock, DocumentBlock of a PDF); see `minicpm_core.PictureSettings`.
+        max_slice_nums, downsample_mode, use_image_id, max_num_frames, stack_frames, allow_private_urls: how pictures
+            are read where the model sees (ImageBlock, VideoBlock, PDF as DocumentBlock): `minicpm_core.PictureSettings`.
         logprobs, top_logprobs: responses tell how likely each token was, and the likeliest others in its place.
         raw: `complete` continues the prompt as it stands, without the chat template.
         engine: a loaded engine to use instead of loading one.
