@@ -42,7 +42,9 @@ Searchable: TypeAlias = "str | Path | Index | BaseIndex[Any] | BaseRetriever"
 def build_index(
     paths: str | Path | Iterable[str | Path],
     *,
-    persist_directory: str | Path,
+    persist_directory: str | Path | None = None,
+    chroma_url: str | None = None,
+    chroma_token: str | None = None,
     embeddings: str | Path | Embedder | BaseEmbedding | None = None,
     settings: RagSettings | None = None,
     pages: Literal["text", "image", "auto"] | None = None,
@@ -54,7 +56,9 @@ def build_index(
 
     Args:
         paths: a file or folder, or several.
-        persist_directory: the folder of the index.
+        persist_directory: the folder of the index; with `chroma_url` that of this machine's copy of its records.
+        chroma_url: a Chroma server that holds the index, and its name: "http://localhost:8000/contracts".
+        chroma_token: sent to it as `Authorization: Bearer`; None takes $MINICPM_CHROMA_TOKEN.
         embeddings: a name as for `MiniCPMEmbedding`, or any LlamaIndex embedding; None takes those of the index.
         settings: None takes those of the index.
         pages: how scanned pages and pictures are indexed, instead of `settings.pages`.
@@ -65,6 +69,8 @@ def build_index(
     return core.build_index(
         paths,
         persist_directory=persist_directory,
+        chroma_url=chroma_url,
+        chroma_token=chroma_token,
         embeddings=to_embedder(embeddings),
         settings=settings,
         pages=pages,
@@ -78,26 +84,28 @@ def load_index(
     persist_directory: str | Path | None = None,
     *,
     chroma_url: str | None = None,
+    chroma_token: str | None = None,
     embeddings: str | Path | Embedder | BaseEmbedding | None = None,
     page_embeddings: str | Path | PageEmbedder | None = None,
 ) -> MiniCPMIndex:
     """Open an index that `build_index` made, with either framework or on the command line.
 
     Args:
-        persist_directory: the folder of the index.
-        chroma_url: not supported yet.
+        persist_directory: the folder of the index; with `chroma_url` that of this machine's copy of its records (None:
+            one in the cache).
+        chroma_url: the Chroma server that holds the index, and its name, as for `build_index`.
+        chroma_token: sent to it as `Authorization: Bearer`; None takes $MINICPM_CHROMA_TOKEN.
         embeddings: needed only where an object made the index; it must be the same again.
         page_embeddings: the same for the pages that are stored as pictures.
 
     Raises:
-        FileNotFoundError: there is no index in the folder.
+        FileNotFoundError: there is no index in the folder or on the server.
         ValueError: other embeddings made the index, or an argument that is not accepted.
+        ConnectionError: the Chroma server does not answer.
+        PermissionError: it does not take the token.
     """
-    if chroma_url is not None:
-        raise ValueError("chroma_url is not supported by this version; give persist_directory")
-    if persist_directory is None:
-        raise ValueError("persist_directory is missing; give the folder that build_index wrote")
-    return MiniCPMIndex.over(Index.open(persist_directory, to_embedder(embeddings), page_embeddings))
+    server = {"chroma_url": chroma_url, "chroma_token": chroma_token}
+    return MiniCPMIndex.over(Index.open(persist_directory, to_embedder(embeddings), page_embeddings, **server))
 
 
 class MiniCPMIndex(VectorStoreIndex):

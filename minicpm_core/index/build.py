@@ -20,6 +20,7 @@ from minicpm_core.index.looking import UNREAD, Looking, Seen
 from minicpm_core.index.page_models import PageEmbedder
 from minicpm_core.index.pages import is_picture_file
 from minicpm_core.index.picture_store import PictureStore
+from minicpm_core.index.place import locate, open_catalog
 from minicpm_core.index.progress import Pace, Progress
 from minicpm_core.index.readers import Parts, read_bytes, read_parts
 from minicpm_core.index.recorded import resolve_recorded
@@ -32,7 +33,9 @@ from minicpm_core.rag import RagSettings
 def build_index(
     paths: str | Path | Iterable[str | Path],
     *,
-    persist_directory: str | Path,
+    persist_directory: str | Path | None = None,
+    chroma_url: str | None = None,
+    chroma_token: str | None = None,
     embeddings: str | Path | Embedder | None = None,
     settings: RagSettings | None = None,
     pages: Literal["text", "image", "auto"] | None = None,
@@ -54,7 +57,10 @@ def build_index(
 
     Args:
         paths: a file or folder, or several; folders are read with everything below them except hidden files.
-        persist_directory: the folder of the index.
+        persist_directory: the folder of the index; with `chroma_url` that of this machine's copy of its records.
+        chroma_url: a Chroma server that holds the index, with the name of the index: "http://localhost:8000/contracts".
+            Pages are stored by their text there, not as pictures.
+        chroma_token: sent to it as `Authorization: Bearer`; None takes $MINICPM_CHROMA_TOKEN, if it is set.
         embeddings: a sentence-transformers name, "demo", or an object with embed_documents and embed_query. None takes
             those of the index, for a new one DEFAULT_EMBEDDINGS.
         settings: None takes those of the index, for a new one the defaults (`RagSettings.demo()` with "demo").
@@ -69,16 +75,19 @@ def build_index(
     Raises:
         ValueError: nothing could be indexed and the index is empty, or other embeddings made the index.
         RuntimeError: another run is writing to the index.
+        ConnectionError: the Chroma server does not answer, for a minute where it did before.
+        PermissionError: it does not take the token.
     """
     started = time.perf_counter()
-    directory = Path(persist_directory).expanduser().resolve()
+    directory, server = locate(persist_directory, chroma_url, chroma_token)
     found = find_files(paths, ignore=directory)
     directory.mkdir(parents=True, exist_ok=True)
     with writer_lock(directory):
-        catalog = Catalog(directory)
+        catalog = open_catalog(directory, server, make=True)
         try:
             looks = (pages, page_embeddings, page_model)
-            return _Build(directory, catalog, embeddings, settings, on_progress).run(found, started, *looks)
+            with catalog.writing():
+                return _Build(directory, catalog, embeddings, settings, on_progress).run(found, started, *looks)
         finally:
             made = catalog.get("embeddings") is not None
             catalog.close()
@@ -128,10 +137,12 @@ class _Build:
     ) -> IndexReport:
         if pages is not None:
             self.settings = replace(self.settings, pages=pages)
-        self.client, collection = open_chroma(self.directory)
+        self.catalog.check(self.settings)
+        self.client, collection = open_chroma(self.directory, self.catalog.server)
         try:
             if self.fresh:
-                collection = empty_collection(self.client)
+                self.catalog.empty()
+                collection = empty_collection(self.client, self.catalog.server)
             pictures = PictureStore(self.directory, self.catalog, self.client)
             demo = self.name == DEMO_EMBEDDINGS
             given = (self.settings.pages, page_embeddings, page_model)

@@ -11,12 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from minicpm_core.index.catalog import CATALOG_NAME, Catalog, StoredChunk
+from minicpm_core.index.chroma_server import describe_missing
 from minicpm_core.index.embedders import Embedder, knows_language, measure
 from minicpm_core.index.filters import Where, normalise_where, where_sql
 from minicpm_core.index.neighbours import join_neighbours
 from minicpm_core.index.page_models import PageEmbedder
 from minicpm_core.index.picture_search import PictureSearch, merge
 from minicpm_core.index.picture_store import PictureStore
+from minicpm_core.index.place import locate, open_catalog
 from minicpm_core.index.recorded import check_dimension, check_embedder, resolve_recorded
 from minicpm_core.index.reranking import RERANKED, Reranker, rerank
 from minicpm_core.index.residence import release_unless_fitting
@@ -52,7 +54,7 @@ class Index:
         self.embedder = embedder
         self.settings = settings
         self._catalog = catalog
-        self.client, self._collection = open_chroma(directory)
+        self.client, self._collection = open_chroma(directory, catalog.server)
         store = PictureStore(directory, catalog, self.client)
         self.pictures = PictureSearch(directory, catalog, store, page_embeddings)
         self.memory_limit: int | None = None
@@ -64,29 +66,37 @@ class Index:
     @classmethod
     def open(
         cls,
-        persist_directory: str | Path,
+        persist_directory: str | Path | None = None,
         embeddings: str | Path | Embedder | None = None,
         page_embeddings: str | Path | PageEmbedder | None = None,
+        *,
+        chroma_url: str | None = None,
+        chroma_token: str | None = None,
     ) -> Index:
-        """Open the index in a folder.
+        """Open the index in a folder or on a Chroma server; what is indexed later is seen when it is opened again.
 
         Args:
-            persist_directory: the folder that `build_index` wrote.
+            persist_directory: the folder that `build_index` wrote; with `chroma_url` that of this machine's copy of the
+                records, which the words are searched in (None: one in the cache).
             embeddings: None takes those that made the index; an object must be given again.
             page_embeddings: the same for the pages that are stored as pictures.
+            chroma_url: see `build_index`.
+            chroma_token: see `build_index`.
 
         Raises:
-            FileNotFoundError: there is no index in the folder.
+            FileNotFoundError: there is no index in the folder or on the server.
             ValueError: other embeddings made the index, or they were an object and none is given.
+            ConnectionError: the Chroma server does not answer.
+            PermissionError: it does not take the token.
         """
-        directory = Path(persist_directory).expanduser().resolve()
-        if not (directory / CATALOG_NAME).is_file():
+        directory, server = locate(persist_directory, chroma_url, chroma_token)
+        if server is None and not (directory / CATALOG_NAME).is_file():
             raise FileNotFoundError(_no_index(directory))
-        catalog = Catalog(directory)
+        catalog = open_catalog(directory, server, make=False)
         try:
             recorded, settings = catalog.get("embeddings"), catalog.get("settings")
             if recorded is None or settings is None:
-                raise FileNotFoundError(_no_index(directory))
+                raise FileNotFoundError(_no_index(directory) if server is None else describe_missing(server))
             name, embedder = resolve_recorded(catalog, recorded, directory, embeddings)
             values = RagSettings.from_dict(json.loads(settings))
             return cls(
