@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
@@ -17,11 +18,13 @@ from minicpm_core.handover import Stop
 from minicpm_core.rag import CHARS_PER_TOKEN, detect_language
 from minicpm_core.server.answers import ServerAnswer
 from minicpm_core.server.loop import BackgroundLoop
-from minicpm_core.server.requests import ServerRequest, make_request, to_openai
+from minicpm_core.server.requests import ServerRequest, make_request, to_openai, with_older_schema
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
 
 RETRIES = 3
-"""How often a request is sent again after 429, 5xx or a broken connection, as long as no text has come."""
+"""How often a request is sent again after 408, 429, 5xx or a broken connection, as long as no text has come."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds before it is sent again: the first pause, doubled each time, and the longest that a server may ask for."""
 CONNECT_SECONDS, READ_SECONDS = 10.0, 600.0
 """Longest wait for the connection, and for the next piece of an answer; the first one waits in the server's queue."""
 DEFAULT_WINDOW = 4096
@@ -178,11 +181,13 @@ class ServerEngine(Engine):
 
     async def _ask(self, request: ServerRequest) -> AsyncIterator[Chunk]:
         """Yield the chunks of one answer, asking again where nothing has come of it yet."""
-        import httpx
         import openai
 
         for attempt in range(RETRIES + 1):
             answer, delivered = ServerAnswer(request.tools), False
+            failure: Exception | None = None
+            cause: Exception | None = None
+            pause: float | None = FIRST_PAUSE * 2**attempt
             try:
                 async with await self._open(request) as events:
                     async for event in events:
@@ -194,15 +199,21 @@ class ServerEngine(Engine):
                     return
                 reason = "it ended before the answer did"
             except openai.APIStatusError as error:
-                raise _translate(error, self.checkpoint) from error
+                older = with_older_schema(request, error.status_code, error.message)
+                if older and attempt < RETRIES:
+                    request = older
+                    continue
+                failure, cause, pause = _translate(error, self.checkpoint), error, _pause_after(error, attempt)
             except openai.APITimeoutError as error:
                 raise TimeoutError(f"{self.checkpoint.url} did not answer in time: {error}") from error
-            except (openai.APIError, httpx.TransportError) as error:
-                reason = f"{type(error).__name__}: {error}"
-            if delivered or attempt == RETRIES:
+            except openai.APIError as error:
+                reason, cause = f"{type(error).__name__}: {error}", error
+            if failure is None:
                 again = "; it is not asked again, since a part of the answer was delivered" if delivered else ""
-                raise ConnectionError(f"the connection to {self.checkpoint.url} broke, {reason}{again}")
-            await asyncio.sleep(0.25 * 2**attempt)
+                failure = ConnectionError(f"the connection to {self.checkpoint.url} broke, {reason}{again}")
+            if delivered or pause is None or attempt == RETRIES:
+                raise failure from cause
+            await asyncio.sleep(pause * random.uniform(1.0, 1.25))  # so that many callers do not come back at once
 
     async def _open(self, request: ServerRequest) -> Any:
         if "prompt" in request.body:
@@ -210,6 +221,17 @@ class ServerEngine(Engine):
         else:
             completions = self._client.chat.completions
         return await completions.create(**request.body, stream=True, stream_options={"include_usage": True})
+
+
+def _pause_after(error: Any, attempt: int) -> float | None:
+    """Return the seconds to wait after a refusal, as `Retry-After` says; None where asking again is of no use."""
+    if error.status_code not in (408, 429) and error.status_code < 500:
+        return None
+    try:
+        asked = float(error.response.headers.get("retry-after") or 0)
+    except ValueError:  # a date: the growing pauses come near enough
+        asked = 0.0
+    return max(FIRST_PAUSE * 2**attempt, asked) if asked <= LONGEST_PAUSE else None
 
 
 def _translate(error: Any, served: Served) -> Exception:
@@ -255,7 +277,7 @@ def load_server(
     client = AsyncOpenAI(
         base_url=base_url,
         api_key=api_key or "none",
-        max_retries=RETRIES,
+        max_retries=0,  # the engine asks again itself: it knows what was delivered
         timeout=Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
     )
     served = Served(str(model), find_family({}, "", family) if family else _SERVED, base_url)
