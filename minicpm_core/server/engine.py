@@ -199,7 +199,7 @@ class ServerEngine(Engine):
                     return
                 reason = "it ended before the answer did"
             except openai.APIStatusError as error:
-                older = with_older_schema(request, error.status_code, error.message)
+                older = with_older_schema(request, error.message)
                 if older and attempt < RETRIES:
                     request = older
                     continue

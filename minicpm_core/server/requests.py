@@ -80,13 +80,13 @@ def make_request(
     return ServerRequest(body, choice.tools)
 
 
-def with_older_schema(request: ServerRequest, status: int, said: str) -> ServerRequest | None:
+def with_older_schema(request: ServerRequest, said: str) -> ServerRequest | None:
     """Return the request with its schema in the form of servers that know no "json_schema", as llama-cpp-python's.
 
-    None where that is not what was refused.
+    None where that is not what the server, of which `said` is the answer, refused.
     """
     form = request.body.get("response_format", {})
-    if status not in (400, 422) or form.get("type") != "json_schema" or "response_format" not in said:
+    if form.get("type") != "json_schema" or not ("response_format" in said and "json_object" in said):
         return None
     older = {"type": "json_object", "schema": form["json_schema"]["schema"]}
     return replace(request, body={**request.body, "response_format": older})
@@ -109,7 +109,7 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 def _tools(known: Sequence[Tool], choice: Choice) -> dict[str, Any]:
     functions = [{"name": t.name, "description": t.description, "parameters": t.parameters} for t in known]
     named = {"type": "function", "function": {"name": choice.tools[0].name}}
-    one = choice.mode == "required" and len(choice.tools) < len(known)
+    one = choice.mode == "required" and len(choice.tools) == 1  # by its name, which more servers obey than "required"
     return {
         "tools": [{"type": "function", "function": function} for function in functions],
         "tool_choice": named if one else choice.mode,
