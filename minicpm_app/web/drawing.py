@@ -19,12 +19,15 @@ _CITATION = re.compile(r"\[(\d{1,3})\]")
 
 @dataclass
 class FileState:
-    """A file of a collection, and how far it is: `passages` so far, `share` (0 to 1) of its parts; or why it failed."""
+    """A file of a collection, and how far it is: `share` (0 to 1, None before that is known) and `passages` so far.
+
+    `note` tells why it failed.
+    """
 
     name: str
     state: Literal["waiting", "reading", "ready", "failed"] = "ready"
     note: str = ""
-    share: float = 0.0
+    share: float | None = None
     passages: int = 0
 
 
@@ -39,7 +42,7 @@ def _markdown() -> Any:
 def draw_turn(turn: Turn, number: int, language: Language, *, window: int, ahead: int = 0) -> str:
     """Return a turn; `number` is its place in the conversation, `window` the context window in tokens."""
     pictures = "".join(f'<img src="{uri}" alt="">' for uri in turn.pictures)
-    parts = [f'<div class="mc-question" dir="auto">{pictures}<p>{escape(turn.question)}</p></div>']
+    parts = [f'<div class="mc-question">{pictures}<p>{escape(turn.question)}</p></div>']
     body = ""
     if turn.reasoning:
         opened = "" if turn.answer else " open"
@@ -57,7 +60,7 @@ def draw_turn(turn: Turn, number: int, language: Language, *, window: int, ahead
         body += _sources(turn, number, language)
     if turn.used:
         body += f'<p class="mc-used">{escape(say(language, "used", used=f"{turn.used:,}", window=f"{window:,}"))}</p>'
-    parts.append(f'<div class="mc-answer" data-state="{turn.state}" dir="auto">{body}</div>')
+    parts.append(f'<div class="mc-answer" data-state="{turn.state}">{body}</div>')
     return "".join(parts)
 
 
@@ -113,7 +116,8 @@ def draw_files(files: Sequence[FileState], language: Language) -> str:
             note = say(language, "embedding", chunks=file.passages)
         else:
             note = file.note or say(language, "waiting_file" if file.state == "waiting" else file.state)
-        bar = f'<progress max="1" value="{file.share:.3f}"></progress>' if file.state == "reading" else ""
+        value = "" if file.share is None else f' value="{file.share:.3f}"'
+        bar = f'<progress max="1"{value}></progress>' if file.state == "reading" else ""
         label = escape(say(language, "remove"), quote=True)
         button = f'<button class="mc-remove" data-file="{name}" aria-label="{label} {name}" title="{label}">×</button>'
         remove = button if file.state in ("ready", "failed") else ""
@@ -141,6 +145,7 @@ def draw_source(passage: Passage, n: int, page: PagePicture | PageText, note: st
     """Return the panel with the page that passage `n` stands on."""
     head = f'<h4><span class="mc-number">{n}</span> {escape(name_place(passage, language))}</h4>'
     head += f'<p class="mc-quiet">{escape(note)}</p>' if note else ""
+    head = f'<button class="mc-back">↑ {escape(say(language, "back"))}</button>{head}'
     if isinstance(page, PageText):
         tags = {"plain": "span", "passage": 'mark class="mc-passage"', "quote": 'mark class="mc-quote"'}
         pieces = "".join(f"<{tags[k]}>{escape(text)}</{tags[k].split()[0]}>" for k, text in page.pieces)

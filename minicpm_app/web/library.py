@@ -120,6 +120,16 @@ class Library:
             (collection.folder / _RECORD).write_text(record, encoding="utf-8")
             return collection
 
+    def obtain(self, name: str, language: Language) -> Collection:
+        """Return the collection with a name, a new one where there is none.
+
+        Raises:
+            ValueError: as of `create`.
+        """
+        with self._lock:
+            known = (collection for collection in self.collections() if collection.name == name)
+            return next(known, None) or self.create(name, language)
+
     def delete(self, collection: Collection) -> None:
         """Delete a collection with its files and its index; what is being added to it is given up."""
         self._deleted.add(collection.id)

@@ -17,7 +17,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "collection": ("Collection", "文档集"),
     "collection_info": ("Questions are answered from its files", "根据其中的文件回答"),
     "no_collection": ("No documents, just chat", "不用文档，只聊天"),
-    "new_collection": ("New collection", "新建文档集"),
+    "new_collection": ("New or delete", "新建或删除"),
+    "first_collection": ("My documents", "我的文档"),
     "new_name": ("Name of the new collection", "新文档集的名称"),
     "create": ("Create", "新建"),
     "delete": ("Delete collection", "删除文档集"),
@@ -52,10 +53,10 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "下一个问题只根据这些图片回答，不查文档。",
     ),
     "hello": (
-        "Choose or create a collection, drop files into it, and ask. "
-        "Answers name their sources; click a number to see it.",
-        "选择或新建一个文档集，放入文件，然后提问。回答会注明出处，点击编号即可查看。",
+        "Drop files, and ask about them. Answers name their sources; click a number to see it.",
+        "放入文件，然后提问。回答会注明出处，点击编号即可查看。",
     ),
+    "back": ("Back to the answer", "返回回答"),
     "thinking": ("Thinking …", "思考中……"),
     "queued": ("Waiting for other answers: {count} ahead of yours …", "正在等待其他回答，前面还有 {count} 个……"),
     "stopped": ("Stopped.", "已停止。"),
@@ -88,7 +89,6 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "文档集已满 {count} 个文件，请新建一个",
     ),
     "wrong_kind": ("is of a kind that is not read; accepted are {kinds}", "是不支持的类型，支持 {kinds}"),
-    "no_target": ("Choose or create a collection before you drop files.", "请先选择或新建文档集，再放入文件。"),
     "bad_name": ("A name has 1 to 80 characters.", "名称须为 1 到 80 个字符。"),
     "name_taken": ("There is a collection “{name}” already.", "已经有名为“{name}”的文档集。"),
     "most_collections": (

@@ -52,6 +52,14 @@ class Uploads:
         moved = {Path(shutil.move(file, place / file.name)): None for file in files}
         self._begin(collection, list(moved), language)
 
+    def refuse(self, collection: Collection, names: Sequence[str], reason: str) -> None:
+        """Tell of files that were not even sent why they were not added."""
+        with self._lock:
+            states = self._states.setdefault(collection.id, {})
+            for name in names:
+                if name not in states or states[name].state == "failed":
+                    states[name] = FileState(name, "failed", reason)
+
     def is_busy(self, collection: Collection | None) -> bool:
         """Tell whether files are on their way into a collection."""
         with self._lock:
@@ -115,7 +123,9 @@ class Uploads:
 
         def show(progress: Progress) -> None:
             state.passages = progress.chunks
-            state.share = max(state.share, min(1.0, progress.done / max(progress.total, 1)))
+            if progress.remaining is not None:
+                share = progress.seconds / (progress.seconds + progress.remaining or 1.0)
+                state.share = max(state.share or 0.0, share)
 
         try:
             if reason := self._library.check(collection, job.file, job.language):

@@ -37,7 +37,7 @@ def find_browser() -> str | None:
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: Playwright keeps an event loop running, which async tests cannot stand
 def browser() -> Iterator[Any]:
     pytest.importorskip("gradio", reason='the page needs Gradio: pip install "minicpm-integrations[web]"')
     api = pytest.importorskip("playwright.sync_api", reason="tests of the page need Playwright: pip install playwright")
@@ -98,7 +98,7 @@ def end(server: Server, *, interrupt: bool = True) -> int:
             server.process.stdout.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pages(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Pages for the demo checkpoint, for a slow model and for one that sees."""
     folder = tmp_path_factory.mktemp("pages")

@@ -1,7 +1,7 @@
 """Serves the pages that the tests visit from one process: `python -m tests.web.pages FOLDER`.
 
-Prints {"demo": URL, "slow": URL, "sees": URL}, and ends when its standard input does. Other machines that it asks for are
-refused, and noted in FOLDER/outside.txt.
+Prints {"demo": URL, "slow": URL, "sees": URL}, and ends when its standard input does. Asking other machines is
+refused and noted in FOLDER/outside.txt.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,10 +70,6 @@ def test_bad_files_are_named_with_the_reason_and_do_not_stop_the_others(
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     tab = open_tab(pages.urls["demo"])
-    tab.choose("No documents")
-    tab.wait_until("document.querySelector('#mc-question textarea').placeholder.startsWith('Say')")
-    tab.drop(tmp_path / "good.txt")
-    tab.page.get_by_text("Choose or create a collection before you drop files.").wait_for()
     tab.create("Mixed")
     tab.drop(*(tmp_path / name for name in files))
     tab.wait_for_files("failed", "broken.pdf", "song.mp3", "empty.txt")
@@ -100,9 +97,36 @@ def test_the_limits_of_an_upload(open_tab: OpenTab, pages: Server, tmp_path: Pat
     tab.page.get_by_text("5 files were given; accepted are 4 at a time").wait_for()
     large = tmp_path / "large.txt"
     large.write_bytes(b"many words " * 120_000)
-    tab.drop(large)
-    tab.page.get_by_text("exceed the maximum allowed size of 1.0 Mb").wait_for()
-    assert tab.page.locator(".mc-files li").count() == 0
+    tab.drop(large, many[0])
+    tab.wait_for_files("ready", "0.txt")
+    tab.wait_for_files("failed", "large.txt")
+    assert (
+        tab.page.locator('.mc-files li[data-state="failed"] .mc-note').inner_text() == "is larger than 1 MB; split it"
+    )
+    # By dragging, too; and where nothing was chosen, a collection is made for the files.
+    tab.choose("No documents")
+    tab.wait_until("document.querySelector('#mc-question textarea').placeholder.startsWith('Say')")
+    drag = """() => { const data = new DataTransfer();
+      data.items.add(new File(['x '.repeat(1e6)], 'dragged-large.txt'));
+      data.items.add(new File(['The gate is red.'], 'dragged.txt'));
+      const zone = document.querySelector('#mc-drop button');
+      for (const type of ['dragenter', 'dragover', 'drop'])
+        zone.dispatchEvent(new DragEvent(type, {dataTransfer: data, bubbles: true, cancelable: true})); }"""
+    tab.page.evaluate(drag)
+    tab.wait_for_files("failed", "dragged-large.txt")
+    tab.wait_for_files("ready", "dragged.txt")
+    assert tab.page.input_value("#mc-collection input") == "My documents"
+
+    def confirm(dialog: Any) -> None:
+        asked.append(dialog.message)
+        dialog.accept()
+
+    asked: list[str] = []
+    tab.page.on("dialog", confirm)
+    tab.page.locator("#mc-new button").first.click()
+    tab.page.click("#mc-delete")
+    tab.wait_until("document.querySelector('#mc-collection input').value !== 'My documents'")
+    assert asked == ["Delete this collection, its copies of the files and its index?"]
 
 
 def test_two_people_do_not_see_each_other_and_both_are_answered(open_tab: OpenTab, pages: Server) -> None:
@@ -126,6 +150,7 @@ def test_chinese_by_the_browser_and_by_the_switch_which_stays(open_tab: OpenTab,
     tab = open_tab(pages.urls["demo"], language="zh-CN")
     assert tab.page.inner_text("#mc-send") == "提问"
     assert "上下文" in tab.page.inner_text("#mc-status")
+    tab.wait_until("document.documentElement.lang === 'zh-CN' && document.title.includes('文档')")
     tab.page.get_by_text("English", exact=True).click()
     tab.wait_until("document.querySelector('#mc-send').innerText === 'Ask'")
     tab.reload()
@@ -136,6 +161,9 @@ def test_a_phone_shows_everything_without_scrolling_sideways(open_tab: OpenTab, 
     phone = {"size": (375, 812), "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
     tab = open_tab(pages.urls["demo"], **phone)
     assert not tab.is_sideways()
+    small = """() => [...document.querySelectorAll('button, label, textarea, [role=combobox]')]
+      .filter((part) => part.offsetParent && !part.matches('.mc-cite'))
+      .filter((part) => part.offsetHeight < 44 || part.offsetWidth < 44).map((part) => part.outerHTML)"""
     for part in ("#mc-send", "#mc-question textarea", "#mc-talk-box"):
         box = tab.page.locator(part).bounding_box()
         assert box["x"] >= 0
@@ -147,9 +175,13 @@ def test_a_phone_shows_everything_without_scrolling_sideways(open_tab: OpenTab, 
     tab.ask("How long does the warranty last?")
     tab.answer().locator(".mc-cite").first.tap()
     tab.wait("i.mc-quote")
+    assert tab.page.evaluate(small) == []  # what is smaller is hard to hit with a finger
     quote = "document.querySelector('i.mc-quote').getBoundingClientRect()"
     tab.wait_until(f"{quote}.top > 0 && {quote}.bottom < window.innerHeight")
     assert not tab.is_sideways()
+    tab.page.tap(".mc-back")
+    talk = "document.querySelector('#mc-talk-box').getBoundingClientRect()"
+    tab.wait_until(f"{talk}.top >= 0 && {talk}.bottom < window.innerHeight")
 
 
 def test_an_answer_streams_and_stop_ends_it_in_the_model(open_tab: OpenTab, pages: Server) -> None:
@@ -161,6 +193,12 @@ def test_an_answer_streams_and_stop_ends_it_in_the_model(open_tab: OpenTab, page
     other = open_tab(pages.urls["slow"])
     other.ask("Hello too")
     other.page.get_by_text("Waiting for other answers: 1 ahead of yours").wait_for()
+    # Who scrolls up stays there while it grows.
+    box = "document.querySelector('#mc-talk-box')"
+    tab.wait_until(f"{box}.scrollHeight > {box}.clientHeight + 300")
+    tab.page.evaluate(f"() => {{ {box}.scrollTop = 0; }}")
+    tab.written(longer_than=tab.written())
+    assert tab.page.evaluate(f"() => {box}.scrollTop") == 0
     tab.page.click("#mc-stop")
     assert tab.answer("stopped").inner_text().endswith("Stopped.")
     other.written()  # one model answers all: the first answer has ended there, too
