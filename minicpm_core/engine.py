@@ -18,7 +18,7 @@ from minicpm_core.adapters import switch as switch_adapter
 from minicpm_core.answers import Answer, Request, Vocabulary
 from minicpm_core.batching import generate_batch
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
-from minicpm_core.control_tokens import ControlTokens, find_markers
+from minicpm_core.control_tokens import ControlTokens, find_markers, refuse_half_characters
 from minicpm_core.decoding import THINK
 from minicpm_core.devices import choose_device, choose_dtype, limit_allocator
 from minicpm_core.exhaustion import explain_exhaustion
@@ -210,6 +210,8 @@ class Engine:
             grammar=grammar,
         )
         text, prompt_ids, shown = self._encode(messages, enable_thinking, plan, pictures)
+        if not prompt_ids:
+            raise ValueError("the prompt is empty; give at least one character")
         room = self.context_window - len(prompt_ids)
         if room < 1:
             raise ValueError(
@@ -312,6 +314,7 @@ class Engine:
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text as it stands, nothing added."""
+        refuse_half_characters(text)
         with self._tokenizer_lock:
             return list(self.tokenizer.encode(text, add_special_tokens=False))
 

@@ -119,8 +119,9 @@ def read_pages(data: bytes, suffix: str) -> list[Page]:
     except (ValueError, ImportError, MemoryError):
         raise
     except Exception as error:  # the libraries raise what they like on damaged files
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"is damaged or no {suffix} file ({type(error).__name__}: {error}); open it and save it again"
+            f"is damaged or no {suffix} file ({type(error).__name__}: {reason}); open it and save it again"
         ) from error
     if not any(page.text.strip() for page in pages):
         raise ValueError("is empty")
