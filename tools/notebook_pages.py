@@ -1,4 +1,4 @@
-"""A hook of MkDocs: notebooks become pages of the site, with what they printed, beside the notebooks themselves."""
+"""Hooks of MkDocs: notebooks become pages of the site, with what they printed, beside the notebooks themselves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+_SIGNS = {"✅": ':material-check:{ title="yes" }', "❌": ':material-close:{ title="no" }'}
 _LINK = re.compile(r"\]\(([^):#]+)\.(ipynb|md)\b")
 
 
@@ -32,8 +33,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links to notebooks of the repository lead to their pages."""
+    """Let links to notebooks of the repository lead to their pages, and signs be drawn where no font has them."""
     folder = posixpath.dirname(page.file.src_uri)
+    for sign, drawn in _SIGNS.items():
+        markdown = markdown.replace(sign, drawn)
     return lead_links(markdown, posixpath.join("docs", folder), folder)
 
 
@@ -45,9 +48,10 @@ def write_page(notebook: str, name: str, folder: str) -> str:
         name: its place in the site.
         folder: its folder in the repository.
     """
-    title, *rest = (_write_cell(cell) for cell in json.loads(notebook)["cells"])
+    cells = "\n\n".join(_write_cell(cell) for cell in json.loads(notebook)["cells"])
+    title, _, rest = cells.partition("\n\n")
     download = f'<a href="{posixpath.basename(name)}" download>Download this notebook</a>'
-    return lead_links("\n\n".join([title, download, *rest]) + "\n", folder, posixpath.dirname(name))
+    return lead_links(f"{title}\n\n{download}\n\n{rest}\n", folder, posixpath.dirname(name))
 
 
 def lead_links(markdown: str, folder: str, site_folder: str) -> str:
