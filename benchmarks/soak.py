@@ -202,7 +202,7 @@ class Callers:
         if way != "engine":  # tools and schemas go through the engine, whose options they are
             while set(self.cases[number].options) - {"sampling", "stop"}:
                 number = drawn.randrange(len(self.cases))
-        return way, number, (None, 0, drawn.randint(1, 6))[drawn.randrange(3)]
+        return way, number, (None, 0, drawn.randint(1, 4))[drawn.randrange(3)]
 
     def _ask(self, way: str, number: int, leave: int | None) -> tuple[Any, bool, float]:
         case = self.cases[number]

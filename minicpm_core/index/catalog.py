@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicpm_core.index.faults import explain
 from minicpm_core.index.words import Words, passage_words
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = "1"
 CATALOG_NAME = "index.sqlite3"
+BUSY_SECONDS = 30.0
+"""How long another program's lock on the file is waited for."""
 _MOST_VARIABLES = 900
 _CHARACTER_WEIGHT = 0.3
 _FINISHED = "chunks.path NOT IN (SELECT path FROM unfinished)"
@@ -80,7 +83,7 @@ class Catalog:
 
     def __init__(self, directory: Path) -> None:
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(directory / CATALOG_NAME, timeout=30, check_same_thread=False)
+        self._connection = sqlite3.connect(directory / CATALOG_NAME, timeout=BUSY_SECONDS, check_same_thread=False)
         try:
             self._connection.executescript(_SCHEMA)
             version = self.get("format")
@@ -89,12 +92,10 @@ class Catalog:
                     f"the index in {directory} has format {version}; this version of the package reads "
                     f"{FORMAT_VERSION}: update the package, or delete the folder and index the documents again"
                 )
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             self.close()
-            raise ValueError(
-                f"{directory / CATALOG_NAME} is not an index: {error}; delete it and index again"
-            ) from error
-        except ValueError:
+            raise explain(error, directory) or error from error
+        except BaseException:
             self.close()
             raise
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from minicpm_core.index.catalog import CATALOG_NAME, Catalog
 from minicpm_core.index.chroma_server import PATIENCE, ChromaServer
+from minicpm_core.index.faults import damaged
 from minicpm_core.index.lock import writer_lock
 from minicpm_core.index.served import ServedCatalog
+from minicpm_core.index.store import CHROMA_NAME
 
 
 def locate(
@@ -32,6 +34,7 @@ def locate(
 def open_catalog(directory: Path, server: ChromaServer | None, *, make: bool) -> Catalog:
     """Return the catalog of a local index, or the copy of a served one, up to date where nobody else writes to it."""
     if server is None:
+        refuse_lost_records(directory)
         catalog = Catalog(directory)
         if (served := catalog.get("server")) is not None:
             catalog.close()
@@ -48,6 +51,19 @@ def open_catalog(directory: Path, server: ChromaServer | None, *, make: bool) ->
         served_catalog.close()
         raise
     return served_catalog
+
+
+def refuse_lost_records(directory: Path) -> None:
+    """Raise IndexDamagedError where there are vectors and no records: a new run would take the folder for empty."""
+    file = directory / CATALOG_NAME
+    if (directory / CHROMA_NAME / "chroma.sqlite3").is_file() and not (file.is_file() and file.stat().st_size):
+        raise damaged(directory, f"its vectors are there, its records in {CATALOG_NAME} are not")
+
+
+def refuse_lost_vectors(directory: Path, catalog: Catalog) -> None:
+    """Raise IndexDamagedError where there are records and no files of Chroma, which would make new, empty ones."""
+    if not (directory / CHROMA_NAME / "chroma.sqlite3").is_file() and (count := catalog.count()):
+        raise damaged(directory, f"the vectors of its {count} passages are gone")
 
 
 def recorded_embeddings(

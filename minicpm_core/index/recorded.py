@@ -9,6 +9,8 @@ from pathlib import Path
 
 from minicpm_core.index.catalog import Catalog
 from minicpm_core.index.embedders import Embedder, resolve_embedder
+from minicpm_core.index.faults import damaged
+from minicpm_core.rag import RagSettings
 
 _PROBE = "What does this say? 这是什么意思？"
 _SAME_VECTOR = 0.95  # cosine; other weights differ more, another precision or device less
@@ -37,6 +39,14 @@ def resolve_recorded(
             f"not compare: pass {again}, use another folder, or delete this folder and index again"
         )
     return name, embedder
+
+
+def read_settings(directory: Path, recorded: str) -> RagSettings:
+    """Return the settings that the catalog records (IndexDamagedError: they cannot be read)."""
+    try:
+        return RagSettings.from_dict(json.loads(recorded))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise damaged(directory, f"its settings cannot be read: {error}") from error
 
 
 def describe_embedder(embedder: Embedder, by_name: bool) -> dict[str, str]:

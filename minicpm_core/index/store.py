@@ -33,10 +33,25 @@ def open_chroma(directory: Path, server: ChromaServer | None = None) -> tuple[Cl
         client = server.connect()
         patient: Any = PatientCollection(server, _collection(client, server.name))
         return client, patient
-    client = chromadb.PersistentClient(
-        path=str(directory / CHROMA_NAME), settings=Settings(anonymized_telemetry=False, is_persistent=True)
-    )
-    return client, _collection(client)
+    path = str(directory / CHROMA_NAME)
+    try:
+        client = chromadb.PersistentClient(path=path, settings=Settings(anonymized_telemetry=False, is_persistent=True))
+    except BaseException:
+        _forget_unstarted(path)
+        raise
+    try:
+        return client, _collection(client)
+    except BaseException:
+        close_chroma(client)
+        raise
+
+
+def _forget_unstarted(path: str) -> None:
+    """Let Chroma open these files anew: it keeps, for this process, what could not be started (chromadb 1.5)."""
+    from chromadb.api.shared_system_client import SharedSystemClient as Shared
+
+    if path not in getattr(Shared, "_identifier_to_refcount", {}):
+        getattr(Shared, "_identifier_to_system", {}).pop(path, None)
 
 
 def open_pictures(client: ClientAPI, name: str = PICTURES_NAME) -> Collection:
@@ -124,6 +139,8 @@ def similarities_of(collection: Collection, vector: Sequence[float], ids: Sequen
     if not ids:
         return {}
     found = collection.get(ids=list(ids), include=["embeddings"])
+    if not found["ids"]:
+        return {}
     rows = np.asarray(found["embeddings"], dtype=np.float64).reshape(len(found["ids"]), -1)
     query = np.asarray(vector, dtype=np.float64)
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)
