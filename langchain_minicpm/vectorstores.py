@@ -12,6 +12,7 @@ from langchain_minicpm.embeddings import IndexEmbeddings, MiniCPMEmbeddings
 from langchain_minicpm.settings import MiniCPMSettings
 from minicpm_core import index as core
 from minicpm_core.index import Embedder, Index, IndexReport, PageEmbedder, Progress
+from minicpm_core.index.spread import MapFiles
 from minicpm_core.rag import RagSettings
 
 try:
@@ -69,6 +70,7 @@ def build_index(
     page_embeddings: str | Path | PageEmbedder | None = None,
     page_model: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
+    map_files: MapFiles | None = None,
 ) -> IndexReport:
     """Index files and folders, or bring an index up to date; see `minicpm_core.index.build_index`.
 
@@ -83,6 +85,7 @@ def build_index(
         page_embeddings: what embeds pages as pictures; None takes those of the index.
         page_model: what reads pages into text: also a `ChatMiniCPMV`.
         on_progress: called after every file and every batch of passages.
+        map_files: a function like `map` that spreads reading, cutting and embedding over other processes.
     """
     return core.build_index(
         paths,
@@ -95,6 +98,7 @@ def build_index(
         page_embeddings=page_embeddings,
         page_model=page_model.load_engine() if isinstance(page_model, MiniCPMSettings) else page_model,
         on_progress=on_progress,
+        map_files=map_files,
     )
 
 

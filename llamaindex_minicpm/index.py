@@ -26,6 +26,7 @@ from minicpm_core.rag import Passage, RagSettings
 
 if TYPE_CHECKING:
     from minicpm_core.index import Embedder, IndexReport, PageEmbedder, Progress
+    from minicpm_core.index.spread import MapFiles
 
 try:
     from llama_index.vector_stores.chroma import ChromaVectorStore
@@ -51,6 +52,7 @@ def build_index(
     page_embeddings: str | Path | PageEmbedder | None = None,
     page_model: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
+    map_files: MapFiles | None = None,
 ) -> IndexReport:
     """Index files and folders, or bring an index up to date; see `minicpm_core.index.build_index`.
 
@@ -65,6 +67,7 @@ def build_index(
         page_embeddings: what embeds pages as pictures; None takes those of the index.
         page_model: what reads pages into text: also a `MiniCPMMultiModal` or `MiniCPM` that sees.
         on_progress: called after every file and every batch of passages.
+        map_files: a function like `map` that spreads reading, cutting and embedding over other processes.
     """
     return core.build_index(
         paths,
@@ -77,6 +80,7 @@ def build_index(
         page_embeddings=page_embeddings,
         page_model=page_model.load_engine() if isinstance(page_model, EngineFields) else page_model,
         on_progress=on_progress,
+        map_files=map_files,
     )
 
 

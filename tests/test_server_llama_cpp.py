@@ -106,7 +106,7 @@ def test_schemas_and_calls_are_constrained(engine: Engine) -> None:
 def test_log_probabilities(engine: Engine) -> None:
     answer = engine.generate(HELLO, sampling=GREEDY, logprobs=2)
     assert len(answer.logprobs) > 10
-    assert {len(one.top) for one in answer.logprobs} == {2}
+    assert max(len(one.top) for one in answer.logprobs) == 2
     assert all(one.logprob <= 0 and one.token in {top.token for top in one.top} for one in answer.logprobs)
 
 
