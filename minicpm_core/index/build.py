@@ -23,7 +23,7 @@ from minicpm_core.index.page_models import PageEmbedder
 from minicpm_core.index.pages import is_picture_file
 from minicpm_core.index.picture_store import PictureStore
 from minicpm_core.index.place import locate, open_catalog
-from minicpm_core.index.progress import Pace, Progress
+from minicpm_core.index.progress import Pace, Progress, weigh
 from minicpm_core.index.readers import Parts, read_bytes, read_parts
 from minicpm_core.index.recorded import read_settings, resolve_recorded
 from minicpm_core.index.report import IndexReport, describe_nothing, describe_recut
@@ -241,7 +241,9 @@ class _Build:
         names = name_sources(found.files, {row.source: path for path, row in rows.items()})
         sources = dict(sorted(names.items(), key=lambda item: item[1]))
         self.looking.look_at_all(sources, rows, self.splitting, self.embedder)
-        pace = Pace({source: self._weight(file, rows.get(str(file))) for file, source in sources.items()})
+        pace = Pace(
+            {source: weigh(file, rows.get(str(file)), self._splitting(file)) for file, source in sources.items()}
+        )
         spread = self._spread(sources, rows)
         for done, (file, source) in enumerate(sources.items()):
             row = rows.get(str(file))
@@ -297,18 +299,6 @@ class _Build:
         tasks = [FileTask(str(file), known.get(str(file)), self.settings, named) for file in files]
         self.writer.embedder = spread = SpreadEmbedder(self.embedder, tasks, self.map_files)
         return spread
-
-    def _weight(self, file: Path, row: FileRow | None) -> int:
-        try:
-            stat = file.stat()
-        except OSError:
-            return 0
-        same = row is not None and (row.size, row.mtime, row.splitting) == (
-            stat.st_size,
-            stat.st_mtime,
-            self._splitting(file),
-        )
-        return 0 if same else max(stat.st_size, 1)
 
     def _report(self, progress: Progress) -> None:
         if self.on_progress is not None:
