@@ -37,6 +37,7 @@ SHAPES = {
         _V40, config=_V40.config | VOCABULARY | _V26 | {"num_hidden_layers": 2}, layout="2.6"
     ),
     "V 4.0 (4 of 32 language layers)": replace(_V40, config=_V40.config | VOCABULARY),
+    "V 4.0 (8 of 32 language layers)": replace(_V40, config=_V40.config | VOCABULARY | {"num_hidden_layers": 8}),
     "V 4.5 (2 of 36 language layers)": replace(
         _V40, config=_V40.config | VOCABULARY | _V45 | {"num_hidden_layers": 2}, layout="4.5"
     ),

@@ -44,10 +44,10 @@ def view(value: int) -> Any:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     def write(version: str) -> Path:
         folder = tmp_path_factory.mktemp(f"v{version}")
-        native = {"4.6": "minicpmv4_6", "4.7": "minicpmv4_7"}.get(version)
+        native = {"4.6": "minicpmv4_6", "4.7": "minicpmv4_7", "ocr": "minicpm_ocr"}.get(version)
         return write_native(folder, native) if native else write_minicpmv(folder, version)
 
-    return {version: write(version) for version in VERSIONS}
+    return {version: write(version) for version in (*VERSIONS, "ocr")}
 
 
 @pytest.fixture(params=VERSIONS)
@@ -163,7 +163,7 @@ def test_a_further_picture_keeps_the_prefix_through_the_first(folders: dict[str,
         assert answer == cold(folders[version], [*turns, *ask(picture(1), "And this?")])
 
 
-@pytest.mark.parametrize("version", ["4.6", "4.7"])
+@pytest.mark.parametrize("version", ["4.6", "4.7", "ocr"])
 def test_what_cannot_go_back_goes_on_behind_the_last_picture(version: str, folders: dict[str, Path]) -> None:
     engine = load(folders[version], dtype="float32", device="cpu")
     assert not can_rewind(engine.model.config, DynamicCache(config=engine.model.config))
