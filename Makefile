@@ -27,7 +27,7 @@ notebooks: install  ## Run the notebooks from top to bottom and compare their ou
 	$(OFFLINE) $(BIN)/python -m pytest tests/notebooks
 
 docs: install  ## Build the documentation as a site in build/docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: install  ## Run the benchmarks of the CPU and print their tables (2.5 GB of temporary files)
 	$(OFFLINE) $(BIN)/python -m benchmarks $(BENCH)
