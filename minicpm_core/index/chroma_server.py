@@ -133,6 +133,7 @@ class ChromaServer:
     def _raise(self, error: Exception) -> NoReturn:
         """Raise what Chroma's client raised, typed and with what to do."""
         import httpx
+        from chromadb.errors import ChromaError
 
         if _status(error) in (401, 403) or type(error).__name__ in ("AuthorizationError", "ChromaAuthError"):
             raise PermissionError(
@@ -144,6 +145,12 @@ class ChromaServer:
             raise ConnectionError(
                 f"the Chroma server at {self.url} does not answer ({told}); is it running? What is finished stays; "
                 "the next run goes on with the rest"
+            ) from error
+        if (status := _status(error)) is not None or isinstance(error, ChromaError):
+            large = "; a page of a file is larger than it takes in one request (max_payload_size_bytes)"
+            told = f"answered {status}" if status is not None else "answered"
+            raise RuntimeError(
+                f"the Chroma server at {self.url} {told}: {str(error)[:300]}{large if status == 413 else ''}"
             ) from error
         raise error
 

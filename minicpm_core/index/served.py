@@ -23,7 +23,7 @@ _LOCAL = ("server", "machine", "in_work")
 """What the copy records for itself."""
 _META = "meta"
 _LISTED = 1000
-_PAGES_HELD = 64
+_PAGES_HELD, _CHARACTERS_HELD = 64, 2**21  # of pages that wait to be sent; a server takes 40 MB at once
 
 
 class ServedCatalog(Catalog):
@@ -102,7 +102,7 @@ class ServedCatalog(Catalog):
         super().add_page(path, part, text)
         if text:
             self._pages.append((_key("page", path, part), path, part, text))
-        if len(self._pages) >= _PAGES_HELD:
+        if len(self._pages) >= _PAGES_HELD or sum(len(page[3]) for page in self._pages) >= _CHARACTERS_HELD:
             self._put_pages()
 
     def end_file(self, path: str, row: FileRow | None, values: Mapping[str, str] | None = None) -> None:
