@@ -86,7 +86,11 @@ def make_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--memory", metavar="SIZE", help='memory to plan for, such as "4GiB" (default: what is free)')
     doctor.add_argument("--quantization", choices=("int4", "int8", "none", "auto"), default="auto")
     doctor.add_argument("--context-window", type=int, metavar="TOKENS", help="default: the largest that fits")
-    doctor.add_argument("--embeddings", metavar="NAME", help="an embedding model that is loaded beside MODEL")
+    doctor.add_argument(
+        "--embeddings", metavar="NAME", help="an embedding model that is loaded beside MODEL; or that made the index"
+    )
+    doctor.add_argument("--index", metavar="DIR", help="check the index in a folder instead; exit code 1 on damage")
+    doctor.add_argument("--repair", action="store_true", help="with --index: mend what can be mended")
     for command in parsers.values():
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser

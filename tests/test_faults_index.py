@@ -128,7 +128,7 @@ def test_a_read_only_disk_is_told(store: Path, docs: Path, tmp_path: Path) -> No
     with mounted("--bind", str(store), at=place):
         subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
         for act in (lambda: Index.open(place, WordEmbedder()), lambda: build(docs, place)):
-            with pytest.raises(IndexStorageError, match="the disk is read-only .* copy the index to a folder") as told:
+            with pytest.raises(IndexStorageError, match=r"the disk is read-only .* copy the index to a folder") as told:
                 act()
             assert told.value.errno == errno.EROFS
     check_sound(store)
