@@ -7,7 +7,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OFFLINE = HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
-.PHONY: demo test lint types notebooks bench install clean
+.PHONY: demo test lint types notebooks docs bench install clean
 
 demo: install  ## Ask the example documents, answered by the demo checkpoint
 	@echo
@@ -25,6 +25,9 @@ types: install  ## Check types
 
 notebooks: install  ## Run the notebooks from top to bottom and compare their outputs
 	$(OFFLINE) $(BIN)/python -m pytest tests/notebooks
+
+docs: install  ## Build the documentation as a site in build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: install  ## Run the benchmarks of the CPU and print their tables (2.5 GB of temporary files)
 	$(OFFLINE) $(BIN)/python -m benchmarks $(BENCH)
@@ -46,4 +49,4 @@ $(VENV)/.web: $(VENV)/.installed
 	@touch $@
 
 clean:  ## Remove what was installed and made here
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build/docs

@@ -121,6 +121,7 @@ class Case:
         context_window: tokens.
         kind: "text"; "minicpmv" and "native" read a picture too.
         more: other arguments of `load`.
+        layout: of "minicpmv" the version, of "native" the model_type; that of `LAYOUTS` where it is "".
     """
 
     config: dict[str, Any]
@@ -128,8 +129,10 @@ class Case:
     context_window: int = 2048
     kind: str = "text"
     more: dict[str, Any] = field(default_factory=dict)
+    layout: str = ""
 
 
+LAYOUTS = {"minicpmv": "4.0", "native": "minicpmv4_6"}
 CASES: dict[str, Case] = {
     "MiniCPM5-1B, bf16": Case(_MINICPM5, "none"),
     "MiniCPM5-1B, int4": Case(_MINICPM5, "int4"),
@@ -174,10 +177,11 @@ def _write_small_files(folder: Path, case: Case) -> dict[str, Any]:
     if case.kind == "text":
         write_tokenizer(folder, chat_template="<s>" + CHATML_TEMPLATE)
         return case.config | {"bos_token_id": 0, "eos_token_id": 1}
+    layout = case.layout or LAYOUTS[case.kind]
     if case.kind == "minicpmv":
-        write_minicpmv(folder, "4.0")
+        write_minicpmv(folder, layout)
         return json.loads((folder / "config.json").read_text()) | case.config  # type: ignore[no-any-return]
-    write_native(folder, "minicpmv4_6", scale_resolution=448, max_slice_nums=9)
+    write_native(folder, layout, scale_resolution=448, max_slice_nums=9)
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     text = config["text_config"] | case.config
     return config | {"text_config": text, "vision_config": config["vision_config"] | _TOWER}

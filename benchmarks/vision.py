@@ -23,14 +23,28 @@ from benchmarks.prefix import Times, report, seconds
 from benchmarks.tables import Bar, format_bars, format_table
 from minicpm_core import Engine, Sampling
 
-VOCABULARY = 8192
+VOCABULARY = {"vocab_size": 8192}
 """Smaller than the models' own, which has no part in what is compared."""
 _V40, _V46 = CASES["MiniCPM-V 4.0, 4 layers, int4"], CASES["MiniCPM-V 4.6 shape, int4"]
+_V25 = {"hidden_size": 4096, "intermediate_size": 14336, "num_key_value_heads": 8, "query_num": 96}
+_V26 = {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4}
+_V45 = {"hidden_size": 4096, "intermediate_size": 12288, "num_key_value_heads": 8}
 SHAPES = {
-    "V 4.0 (4 of 32 language layers)": replace(_V40, config=_V40.config | {"vocab_size": VOCABULARY}),
-    "V 4.6 (all layers)": replace(_V46, config=_V46.config | {"vocab_size": VOCABULARY}),
+    "V 2.5 (2 of 32 language layers)": replace(
+        _V40, config=_V40.config | VOCABULARY | _V25 | {"num_hidden_layers": 2}, layout="2.5"
+    ),
+    "V 2.6 (2 of 28 language layers)": replace(
+        _V40, config=_V40.config | VOCABULARY | _V26 | {"num_hidden_layers": 2}, layout="2.6"
+    ),
+    "V 4.0 (4 of 32 language layers)": replace(_V40, config=_V40.config | VOCABULARY),
+    "V 4.0 (8 of 32 language layers)": replace(_V40, config=_V40.config | VOCABULARY | {"num_hidden_layers": 8}),
+    "V 4.5 (2 of 36 language layers)": replace(
+        _V40, config=_V40.config | VOCABULARY | _V45 | {"num_hidden_layers": 2}, layout="4.5"
+    ),
+    "V 4.6 (all layers)": replace(_V46, config=_V46.config | VOCABULARY),
+    "V 4.7 (as V 4.6, places of its own)": replace(_V46, config=_V46.config | VOCABULARY, layout="minicpmv4_7"),
 }
-"""Towers, resampler and merger as published; both in bfloat16."""
+"""Towers, resampler and merger as published; all in bfloat16."""
 SIDE = 672
 BARS = {"second question": 5.0}
 """How many times sooner than the first."""

@@ -31,7 +31,7 @@ def to_chat_result(answer: Chunk, model: str) -> ChatResult:
             for call in answer.tool_calls
             if not call.is_valid
         ],
-        usage_metadata=to_usage(answer.usage or Usage()),
+        usage_metadata=to_usage(answer.usage) if answer.usage else None,
         response_metadata=_metadata(answer, model),
     )
     info = {"finish_reason": answer.finish_reason} | _logprobs_info(answer.logprobs)
@@ -58,7 +58,7 @@ class ChatChunkWriter:
         messages += [self._write_call(call) for call in chunk.tool_calls]
         if chunk.finish_reason is not None:
             last = AIMessageChunk(content="", chunk_position="last", response_metadata=_metadata(chunk, self.model))
-            last.usage_metadata = to_usage(chunk.usage or Usage())
+            last.usage_metadata = to_usage(chunk.usage) if chunk.usage else None
             messages.append(last)
         elif chunk.logprobs and not messages:
             messages.append(AIMessageChunk(content=""))
@@ -117,8 +117,8 @@ def to_text_chunk(chunk: Chunk, model: str) -> GenerationChunk:
     info: dict[str, Any] = {"reasoning_content": chunk.reasoning} if chunk.reasoning else {}
     info |= _logprobs_info(chunk.logprobs)
     if chunk.finish_reason is not None:
-        usage = to_usage(chunk.usage or Usage())
-        info |= {"finish_reason": chunk.finish_reason, "model_name": model, "usage_metadata": usage}
+        info |= {"finish_reason": chunk.finish_reason, "model_name": model}
+        info |= {"usage_metadata": to_usage(chunk.usage)} if chunk.usage else {}
     return GenerationChunk(text=chunk.content, generation_info=info or None)
 
 

@@ -66,7 +66,7 @@ class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
     Pictures:
         Where the model can see, contents hold blocks of type image, image_url, video and file (PDFs): LangChain's,
         OpenAI's or Anthropic's, with a path, URL, base64 text, bytes, PIL image or array. `max_slice_nums`,
-        `downsample_mode`, `use_image_id`, `max_num_frames` and `allow_private_urls` (see
+        `downsample_mode`, `use_image_id`, `max_num_frames`, `stack_frames` and `allow_private_urls` (see
         `minicpm_core.PictureSettings`) are arguments of the constructor and of a call.
         `get_num_tokens_from_messages` tells what pictures cost, and runs nothing.
 
@@ -90,6 +90,7 @@ class ChatMiniCPM(MiniCPMSettings, BatchedChatModel):
     downsample_mode: str | None = None
     use_image_id: bool | None = None
     max_num_frames: int | None = None
+    stack_frames: int | None = None
     allow_private_urls: bool = False
 
     @model_validator(mode="after")

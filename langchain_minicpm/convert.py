@@ -138,7 +138,11 @@ def _split_results(turn: Message) -> list[Message]:
     results = [part for part in turn["content"] if _kind(part) == "tool_result"]
     rest = [part for part in turn["content"] if _kind(part) != "tool_result"]
     turns = [
-        {"role": "tool", "content": _read_parts(part.get("content") or ""), "tool_call_id": part.get("tool_use_id")}
+        {
+            "role": "tool",
+            "content": _read_parts(part.get("content") or ""),
+            "tool_call_id": str(part.get("tool_use_id")),
+        }
         | ({"status": "error"} if part.get("is_error") else {})
         for part in results
     ]
@@ -175,18 +179,24 @@ def _tool_calls(message: AIMessage) -> list[dict[str, Any]]:
     calls: list[tuple[Any, Any, Any]] = [(call["id"], call["name"], call["args"]) for call in message.tool_calls]
     calls += [(call["id"], call["name"], call["args"]) for call in message.invalid_tool_calls]
     if not calls and isinstance(message.content, list):
-        calls = [_read_block(part) for part in message.content if isinstance(part, dict) and part.get("type") in _CALLS]
+        calls = [_read_block(part) for part in message.content if isinstance(part, dict) and _kind(part) in _CALLS]
     if not calls and (function := message.additional_kwargs.get("function_call")):
-        calls = [(None, function["name"], function.get("arguments"))]
+        calls = [_read_block(function)]
     return [
         {"id": id_, "type": "function", "function": {"name": name or "", "arguments": _read_arguments(arguments)}}
         for id_, name, arguments in calls
     ]
 
 
-def _read_block(block: dict[str, Any]) -> tuple[Any, Any, Any]:
+def _read_block(block: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(block, dict) or not isinstance(block.get("name"), str):
+        raise ValueError(f"a tool call has a name; given {block!r:.200}")
     id_ = block.get("call_id") or block.get("id")
-    return id_, block["name"], block.get("input") or block.get("args") or block.get("arguments")
+    return (
+        None if id_ is None else str(id_),
+        block["name"],
+        block.get("input") or block.get("args") or block.get("arguments"),
+    )
 
 
 def _read_arguments(arguments: Any) -> dict[str, Any] | str:

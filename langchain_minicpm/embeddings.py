@@ -25,7 +25,7 @@ class MiniCPMEmbeddings(BaseModel, Embeddings):
         return resolve_embedder(self.model)[1]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return the vectors of passages, [len(texts)][dimension]."""
+        """Return the vectors of passages, `[len(texts)][dimension]`."""
         return self.embedder.embed_documents(texts)
 
     def embed_query(self, text: str) -> list[float]:
@@ -40,7 +40,7 @@ class IndexEmbeddings(Embeddings):
         self.embedder = embedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return the vectors of passages, [len(texts)][dimension]."""
+        """Return the vectors of passages, `[len(texts)][dimension]`."""
         return self.embedder.embed_documents(texts)
 
     def embed_query(self, text: str) -> list[float]:

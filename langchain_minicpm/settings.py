@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
@@ -23,15 +22,18 @@ from minicpm_core.types import Chunk, Prompt, Sampling
 if TYPE_CHECKING:
     from minicpm_core import Engine
 
-LOADING = tuple(
-    "model quantization dtype device memory_limit context_window adapter family revision base_url api_key".split()
+LOADING = (
+    *"model quantization dtype device memory_limit context_window adapter family revision base_url api_key".split(),
+    "max_waiting",
 )
 """The arguments of `minicpm_core.load`."""
 OF_ONE_MODEL = ("adapter", "family", "revision")
 """Those that say something about one checkpoint, and so do not go with another one."""
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
-PER_CALL = (*SAMPLING, "max_tokens", "enable_thinking", "logprobs", "top_logprobs", "grammar", "model")
+PER_CALL = (*SAMPLING, "max_tokens", "enable_thinking", "logprobs", "top_logprobs", "grammar", "timeout", "model")
 """What a single call may change, besides `stop`."""
+_NOT_THE_ANSWERS = ("api_key", "max_waiting", "timeout")
+"""Arguments that a cache of answers does not tell apart."""
 
 
 ModelName = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, os.PathLike) else value)]
@@ -60,6 +62,7 @@ class MiniCPMSettings(BaseModel):
         revision: branch, tag or commit on the hub.
         base_url: an OpenAI-compatible server to ask instead of loading the model.
         api_key: that server's key.
+        max_waiting: requests that may wait for their turn (default: 128); those beyond that are a QueueFullError.
         engine: an engine that is loaded already, instead of the arguments above.
         temperature: 0 is greedy decoding; None, here and below, leaves the value to the model family.
         top_p: nucleus size, above 0 to 1.
@@ -72,7 +75,7 @@ class MiniCPMSettings(BaseModel):
         logprobs: whether the answer comes with the log probability of each of its tokens, as the model itself sees it.
         top_logprobs: how many of the likeliest tokens come with each of them; switches `logprobs` on.
         grammar: a Lark grammar (llguidance) of answers that have neither tools nor a schema to follow.
-        timeout: seconds for one answer, loading not counted; looked at between two pieces of the answer.
+        timeout: seconds for one answer, the wait for other requests included, loading not; then an AnswerTimeoutError.
         max_retries: accepted as of every LangChain model; a local model is not asked again.
     """
 
@@ -90,6 +93,7 @@ class MiniCPMSettings(BaseModel):
     revision: str | None = None
     base_url: str | None = None
     api_key: SecretStr | None = None
+    max_waiting: int | None = Field(default=None, ge=0)
     engine: Any = Field(default=None, exclude=True, repr=False)
     temperature: float | None = None
     top_p: float | None = None
@@ -174,7 +178,7 @@ class MiniCPMSettings(BaseModel):
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
         names = [name for name in (*LOADING, *self.per_call, "stop") if name in type(self).model_fields]
-        values = {name: getattr(self, name) for name in names if name != "api_key"}
+        values = {name: getattr(self, name) for name in names if name not in _NOT_THE_ANSWERS}
         if self.engine is not None:
             values["context_window"] = self.engine.context_window
             values["dtype"] = str(getattr(self.engine.model, "dtype", None))
@@ -183,18 +187,15 @@ class MiniCPMSettings(BaseModel):
     def _stream_chunks(self, prompt: Prompt, stop: list[str] | None, options: Mapping[str, Any]) -> Iterator[Chunk]:
         request = self._request(stop, options)
         engine = self.load_engine(options.get("model"))
-        started = time.monotonic()
-        stream: Any = engine.stream(prompt, **request)
+        stream: Any = engine.stream(prompt, timeout=self._timeout(options), **request)
         with closing(stream) as chunks:
-            for chunk in chunks:
-                self._check_time(started)
-                yield chunk
+            yield from chunks
 
     def _generate_batch(
         self, prompts: Sequence[Prompt], stop: list[str] | None, options: Mapping[str, Any]
     ) -> list[Chunk]:
         """Return the answers to several prompts, made side by side; one by one where each has its own `timeout`."""
-        if len(prompts) == 1 or self.timeout is not None:
+        if len(prompts) == 1 or self._timeout(options) is not None:
             return [sum(self._stream_chunks(prompt, stop, options), Chunk()) for prompt in prompts]
         return self.load_engine(options.get("model")).generate_batch(
             prompts, batch_size=len(prompts), **self._request(stop, options)
@@ -203,7 +204,7 @@ class MiniCPMSettings(BaseModel):
     async def _agenerate_batch(
         self, prompts: Sequence[Prompt], stop: list[str] | None, options: Mapping[str, Any]
     ) -> list[Chunk]:
-        if len(prompts) == 1 or self.timeout is not None:
+        if len(prompts) == 1 or self._timeout(options) is not None:
             return [await self._sum_async(prompt, stop, options) for prompt in prompts]
         engine = await asyncio.to_thread(self.load_engine, options.get("model"))
         return await engine.agenerate_batch(prompts, batch_size=len(prompts), **self._request(stop, options))
@@ -219,11 +220,9 @@ class MiniCPMSettings(BaseModel):
     ) -> AsyncIterator[Chunk]:
         request = self._request(stop, options)
         engine = await asyncio.to_thread(self.load_engine, options.get("model"))
-        started = time.monotonic()
-        stream: Any = engine.astream(prompt, **request)
+        stream: Any = engine.astream(prompt, timeout=self._timeout(options), **request)
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
-                self._check_time(started)
                 yield chunk
 
     def _request(self, stop: list[str] | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,9 +259,9 @@ class MiniCPMSettings(BaseModel):
         values = {name: options.get(name, getattr(self, name)) for name in SAMPLING}
         return Sampling(**values, max_new_tokens=options.get("max_tokens", self.max_tokens))
 
-    def _check_time(self, started: float) -> None:
-        if self.timeout is not None and time.monotonic() - started > self.timeout:
-            raise TimeoutError(f"the answer took longer than timeout={self.timeout:g} seconds; the model was stopped")
+    def _timeout(self, options: Mapping[str, Any]) -> float | None:
+        seconds: float | None = options.get("timeout", self.timeout)
+        return seconds
 
     def _tracing_params(
         self, kind: Literal["chat", "llm"], stop: list[str] | None, options: Mapping[str, Any]

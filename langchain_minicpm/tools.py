@@ -40,7 +40,9 @@ def to_tool(tool: ToolLike) -> dict[str, Any]:
     )
 
 
-def _tool(name: str, description: str | None, parameters: dict[str, Any] | None) -> dict[str, Any]:
+def _tool(name: Any, description: str | None, parameters: dict[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(name, str):
+        raise ValueError(f"the name of a tool is a string; given {name!r:.200}")
     function: dict[str, Any] = {"name": name, "description": description or ""}
     return {
         "type": "function",

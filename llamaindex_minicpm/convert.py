@@ -17,7 +17,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.schema import Document, ImageNode
 
-from llamaindex_minicpm.tools import read_arguments
+from llamaindex_minicpm.tools import read_arguments, read_calls
 from minicpm_core.types import Message
 
 ROLES = {
@@ -126,24 +126,23 @@ def _to_part(block: ImageBlock | VideoBlock | DocumentBlock) -> dict[str, Any]:
 
 def _more_calls(kwargs: dict[str, Any], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the calls of additional_kwargs that are not among the blocks: other models', and our invalid ones."""
-    calls = [_read_call(call) for call in kwargs.get("tool_calls") or ()]
-    invalid = kwargs.get("invalid_tool_calls") or ()
+    calls = [_read_call(call) for call in read_calls(kwargs, "tool_calls")]
+    invalid = read_calls(kwargs, "invalid_tool_calls")
     calls += [_to_call(call.get("id"), call.get("name", ""), call.get("arguments", "")) for call in invalid]
-    ids = {call["id"] for call in known if call["id"]}
+    ids = [call["id"] for call in known if call["id"]]
     functions = [call["function"] for call in known]
     return [call for call in calls if (call["id"] not in ids if call["id"] else call["function"] not in functions)]
 
 
-def _read_call(call: Any) -> dict[str, Any]:
-    """Read a call in OpenAI's form, a dict or a pydantic model."""
-    plain = call.model_dump() if hasattr(call, "model_dump") else call
-    function = plain.get("function") if isinstance(plain, dict) else None
+def _read_call(call: dict[str, Any]) -> dict[str, Any]:
+    """Read a call in OpenAI's form."""
+    function = call.get("function")
     if not isinstance(function, dict) or "name" not in function:
         raise ValueError(
             f"tool call {call!r} cannot be read; accepted: "
             '{"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}'
         )
-    return _to_call(plain.get("id"), function["name"], function.get("arguments") or {})
+    return _to_call(call.get("id"), function["name"], function.get("arguments") or {})
 
 
 def _to_call(call_id: str | None, name: str, arguments: dict[str, Any] | str) -> dict[str, Any]:

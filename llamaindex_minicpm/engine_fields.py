@@ -35,6 +35,7 @@ LOAD_ARGUMENTS = (
     "revision",
     "base_url",
     "api_key",
+    "max_waiting",
 )
 SAMPLING_ARGUMENTS = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
 PICTURE_ARGUMENTS = tuple(field.name for field in fields(PictureSettings))
@@ -68,6 +69,9 @@ class EngineFields(LLM):
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     base_url: str | None = Field(default=None, description="An OpenAI-compatible server to ask instead of loading.")
     api_key: str | None = Field(default=None, description="That server's key.", exclude=True, repr=False)
+    max_waiting: int | None = Field(
+        default=None, ge=0, description="Requests that may wait for their turn (128); more are a QueueFullError."
+    )
     engine: Any = Field(default=None, description="A loaded engine to use instead.", exclude=True, repr=False)
 
     temperature: float | None = Field(default=None, description="0 is greedy; None is the family's recommendation.")
@@ -77,6 +81,9 @@ class EngineFields(LLM):
     max_tokens: int | None = Field(default=None, description="Most tokens to generate.")
     seed: int | None = Field(default=None, description="Makes sampling reproducible.")
     stop: list[str] | None = Field(default=None, description="Texts that end the answer and are not part of it.")
+    timeout: float | None = Field(
+        default=None, gt=0, description="Seconds for one answer, its wait included; then an AnswerTimeoutError."
+    )
     enable_thinking: bool | None = Field(default=None, description="Reasoning on or off, where the family has it.")
     tool_choice: Any = Field(
         default=None,
@@ -92,6 +99,7 @@ class EngineFields(LLM):
     downsample_mode: str | None = Field(default=None, description='"16x", or "4x" for more tokens of a picture.')
     use_image_id: bool | None = Field(default=None, description="Whether the prompt numbers pictures.")
     max_num_frames: int | None = Field(default=None, description="Most frames that are taken from a video's file.")
+    stack_frames: int | None = Field(default=None, description="Frames of each second of a video's file.")
     allow_private_urls: bool = Field(default=False, description="Whether URLs may lead into private networks.")
     raw: bool = Field(default=False, description="`complete` continues the prompt as it stands, without template.")
 

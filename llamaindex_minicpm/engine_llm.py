@@ -31,7 +31,7 @@ from minicpm_core.types import Chunk, Prompt
 
 TOOL_ARGUMENTS = ("tools", "tool_choice", "parallel_tool_calls")
 FORM_ARGUMENTS = ("response_schema", "grammar", "logprobs", "top_logprobs")
-CALL_ARGUMENTS = (*SHOWN_ARGUMENTS, *TOOL_ARGUMENTS, *FORM_ARGUMENTS, *PICTURE_ARGUMENTS)
+CALL_ARGUMENTS = (*SHOWN_ARGUMENTS, "timeout", *TOOL_ARGUMENTS, *FORM_ARGUMENTS, *PICTURE_ARGUMENTS)
 _IGNORED = ("extra_headers",)  # LlamaIndex's document extractor sends HTTP headers to any model
 
 
@@ -49,6 +49,7 @@ class EngineLLM(EngineFields, StructuredAnswers):
         }
         tools, schema = given.get("tools"), given.get("response_schema")
         asked: dict[str, Any] = {"response_schema": schema, "logprobs": self._count_logprobs(given)}
+        asked["timeout"] = self._choose("timeout", given)
         if tools:  # the constructor's choice is for calls with tools only
             asked |= {name: self._choose(name, given) for name in TOOL_ARGUMENTS[1:]} | {"tools": to_tools(tools)}
         else:

@@ -26,6 +26,7 @@ from minicpm_core.rag import Passage, RagSettings
 
 if TYPE_CHECKING:
     from minicpm_core.index import Embedder, IndexReport, PageEmbedder, Progress
+    from minicpm_core.index.spread import MapFiles
 
 try:
     from llama_index.vector_stores.chroma import ChromaVectorStore
@@ -42,35 +43,44 @@ Searchable: TypeAlias = "str | Path | Index | BaseIndex[Any] | BaseRetriever"
 def build_index(
     paths: str | Path | Iterable[str | Path],
     *,
-    persist_directory: str | Path,
+    persist_directory: str | Path | None = None,
+    chroma_url: str | None = None,
+    chroma_token: str | None = None,
     embeddings: str | Path | Embedder | BaseEmbedding | None = None,
     settings: RagSettings | None = None,
     pages: Literal["text", "image", "auto"] | None = None,
     page_embeddings: str | Path | PageEmbedder | None = None,
     page_model: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
+    map_files: MapFiles | None = None,
 ) -> IndexReport:
     """Index files and folders, or bring an index up to date; see `minicpm_core.index.build_index`.
 
     Args:
         paths: a file or folder, or several.
-        persist_directory: the folder of the index.
+        persist_directory: the folder of the index; with `chroma_url` that of this machine's copy of its records.
+        chroma_url: a Chroma server that holds the index, and its name: "http://localhost:8000/contracts".
+        chroma_token: sent to it as `Authorization: Bearer`; None takes $MINICPM_CHROMA_TOKEN.
         embeddings: a name as for `MiniCPMEmbedding`, or any LlamaIndex embedding; None takes those of the index.
         settings: None takes those of the index.
         pages: how scanned pages and pictures are indexed, instead of `settings.pages`.
         page_embeddings: what embeds pages as pictures; None takes those of the index.
         page_model: what reads pages into text: also a `MiniCPMMultiModal` or `MiniCPM` that sees.
         on_progress: called after every file and every batch of passages.
+        map_files: a function like `map` that spreads reading, cutting and embedding over other processes.
     """
     return core.build_index(
         paths,
         persist_directory=persist_directory,
+        chroma_url=chroma_url,
+        chroma_token=chroma_token,
         embeddings=to_embedder(embeddings),
         settings=settings,
         pages=pages,
         page_embeddings=page_embeddings,
         page_model=page_model.load_engine() if isinstance(page_model, EngineFields) else page_model,
         on_progress=on_progress,
+        map_files=map_files,
     )
 
 
@@ -78,26 +88,28 @@ def load_index(
     persist_directory: str | Path | None = None,
     *,
     chroma_url: str | None = None,
+    chroma_token: str | None = None,
     embeddings: str | Path | Embedder | BaseEmbedding | None = None,
     page_embeddings: str | Path | PageEmbedder | None = None,
 ) -> MiniCPMIndex:
     """Open an index that `build_index` made, with either framework or on the command line.
 
     Args:
-        persist_directory: the folder of the index.
-        chroma_url: not supported yet.
+        persist_directory: the folder of the index; with `chroma_url` that of this machine's copy of its records (None:
+            one in the cache).
+        chroma_url: the Chroma server that holds the index, and its name, as for `build_index`.
+        chroma_token: sent to it as `Authorization: Bearer`; None takes $MINICPM_CHROMA_TOKEN.
         embeddings: needed only where an object made the index; it must be the same again.
         page_embeddings: the same for the pages that are stored as pictures.
 
     Raises:
-        FileNotFoundError: there is no index in the folder.
+        FileNotFoundError: there is no index in the folder or on the server.
         ValueError: other embeddings made the index, or an argument that is not accepted.
+        ConnectionError: the Chroma server does not answer.
+        PermissionError: it does not take the token.
     """
-    if chroma_url is not None:
-        raise ValueError("chroma_url is not supported by this version; give persist_directory")
-    if persist_directory is None:
-        raise ValueError("persist_directory is missing; give the folder that build_index wrote")
-    return MiniCPMIndex.over(Index.open(persist_directory, to_embedder(embeddings), page_embeddings))
+    server = {"chroma_url": chroma_url, "chroma_token": chroma_token}
+    return MiniCPMIndex.over(Index.open(persist_directory, to_embedder(embeddings), page_embeddings, **server))
 
 
 class MiniCPMIndex(VectorStoreIndex):

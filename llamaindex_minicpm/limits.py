@@ -16,6 +16,7 @@ def plan_limits(
     context_window: int | None,
     family: str | None,
     revision: str | None,
+    max_waiting: int | None = None,
     **others: Any,
 ) -> tuple[int, int | None] | None:
     """Return (context window, recommended length of an answer) in tokens, from config.json and file headers.

@@ -69,7 +69,8 @@ def to_deltas(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:
 def select_tools(message: ChatMessage) -> list[ToolSelection]:
     """Return the whole calls of a message: those of its blocks, or of its additional_kwargs where it has none."""
     found = [(b.tool_call_id, b.tool_name, b.tool_kwargs) for b in message.blocks if isinstance(b, ToolCallBlock)]
-    for call in () if found else message.additional_kwargs.get("tool_calls") or ():
+    given = message.additional_kwargs.get("tool_calls")
+    for call in given if isinstance(given, (list, tuple)) and not found else ():
         plain = call.model_dump() if hasattr(call, "model_dump") else call
         function = plain.get("function") if isinstance(plain, Mapping) else None
         if isinstance(function, Mapping) and function.get("name"):
@@ -80,6 +81,20 @@ def select_tools(message: ChatMessage) -> list[ToolSelection]:
         for call_id, name, arguments in whole
         if arguments is not None
     ]
+
+
+def read_calls(kwargs: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the calls under a key of additional_kwargs, which are dicts or pydantic models; [] where there are none.
+
+    Raises:
+        ValueError: something else stands there.
+    """
+    value = kwargs.get(name) or []
+    given: Any = value if isinstance(value, (list, tuple)) else [None]
+    plain = [call.model_dump() if hasattr(call, "model_dump") else call for call in given]
+    if not all(isinstance(call, Mapping) for call in plain):
+        raise ValueError(f"{name} in a message's additional_kwargs is {value!r:.200}; a list of dicts is needed")
+    return [dict(call) for call in plain]
 
 
 def read_arguments(arguments: Any) -> dict[str, Any] | None:
@@ -94,8 +109,11 @@ def read_arguments(arguments: Any) -> dict[str, Any] | None:
 
 def describe_invalid(message: ChatMessage) -> str | None:
     """Return why calls of a message must not be executed, None where there is no such call."""
-    calls = message.additional_kwargs.get("invalid_tool_calls")
+    calls = read_calls(message.additional_kwargs, "invalid_tool_calls")
     if not calls:
         return None
-    lines = [f"{call['name'] or 'a tool'}: {call['error']}; its arguments: {call['arguments']!r}" for call in calls]
+    lines = [
+        f"{call.get('name') or 'a tool'}: {call.get('error')}; its arguments: {call.get('arguments')!r}"
+        for call in calls
+    ]
     return "calls that cannot be executed: " + "; ".join(lines)

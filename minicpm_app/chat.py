@@ -16,7 +16,7 @@ HELP = "Type a message. /clear forgets the conversation, /exit or Ctrl-D ends it
 
 def run(options: Namespace) -> int:
     """Answer each line of standard input, remembering the conversation."""
-    chain = _document_chain(options) if options.docs or options.index else _plain_chain(options)
+    chain = _document_chain(options) if options.docs or options.index or options.chroma_url else _plain_chain(options)
     history: list[tuple[str, str]] = []
     if sys.stdin.isatty():
         print_line(HELP)

@@ -47,7 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     index = parsers["index"]
     index.add_argument("paths", nargs="+", metavar="PATH", help="files and folders: PDF, TXT, Markdown, HTML")
-    index.add_argument("--index", required=True, metavar="DIR", help="folder of the index; made if it is not there")
+    index.add_argument("--index", metavar="DIR", help="folder of the index; made if it is not there")
+    _add_server_argument(index)
     _add_embeddings_argument(index)
     _add_page_arguments(index)
 
@@ -85,7 +86,11 @@ def make_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--memory", metavar="SIZE", help='memory to plan for, such as "4GiB" (default: what is free)')
     doctor.add_argument("--quantization", choices=("int4", "int8", "none", "auto"), default="auto")
     doctor.add_argument("--context-window", type=int, metavar="TOKENS", help="default: the largest that fits")
-    doctor.add_argument("--embeddings", metavar="NAME", help="an embedding model that is loaded beside MODEL")
+    doctor.add_argument(
+        "--embeddings", metavar="NAME", help="an embedding model that is loaded beside MODEL; or that made the index"
+    )
+    doctor.add_argument("--index", metavar="DIR", help="check the index in a folder instead; exit code 1 on damage")
+    doctor.add_argument("--repair", action="store_true", help="with --index: mend what can be mended")
     for command in parsers.values():
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -95,8 +100,18 @@ def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("documents")
     group.add_argument("--docs", nargs="+", metavar="PATH", help="files and folders; indexed when they have changed")
     group.add_argument("--index", metavar="DIR", help="folder of an index; with --docs, where to keep it")
+    _add_server_argument(group)
     _add_embeddings_argument(group)
     _add_page_arguments(group)
+
+
+def _add_server_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--chroma-url",
+        metavar="URL",
+        help="a Chroma server that holds the index, and its name: http://localhost:8000/contracts; its token is taken "
+        "from $MINICPM_CHROMA_TOKEN, and --index is then this machine's copy of the records (default: in the cache)",
+    )
 
 
 def _add_embeddings_argument(parser: argparse._ActionsContainer) -> None:

@@ -1,4 +1,4 @@
-"""`minicpm doctor`: what is installed, what the machine has, and what fits."""
+"""`minicpm doctor`: what is installed, what the machine has, and what fits; with --index, whether an index is sound."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ def run(options: Namespace) -> int:
     from minicpm_core.int4.cache import cache_folder, entries
     from minicpm_core.memory import available_memory, parse_bytes
 
+    if options.index:
+        if options.model or options.memory or options.context_window:
+            raise ValueError("--index checks an index; leave MODEL, --memory and --context-window out")
+        from minicpm_app.doctor_index import run as check
+
+        return check(options)
+    if options.repair:
+        raise ValueError("--repair mends an index; name its folder with --index DIR")
     if not options.model and (options.context_window or options.embeddings):
         raise ValueError("--context-window and --embeddings are about a MODEL; name one")
     device = choose_device("auto")

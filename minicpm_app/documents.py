@@ -28,18 +28,31 @@ def prepare_index(options: Namespace) -> Any:
     from langchain_minicpm import load_index
     from minicpm_core.index import recorded_embeddings
 
-    if not options.docs and not options.index:
-        raise UsageError("give the documents with --docs PATH..., or an index with --index DIR")
+    if not options.docs and not options.index and not options.chroma_url:
+        raise UsageError("give the documents with --docs PATH..., or an index with --index DIR or --chroma-url URL")
     wanted = options.embeddings or ("demo" if options.model == "demo" else None)
-    folder = Path(options.index) if options.index else _folder_for(options.docs, wanted)
+    place = locate_index(options, lambda: _folder_for(options.docs, wanted))
     if options.docs:
-        new = recorded_embeddings(folder) is None
+        new = recorded_embeddings(**place) is None
         looks = page_options(options)
-        warn_of_failures(update_index(options.docs, folder, wanted if new else options.embeddings, **looks))
+        warn_of_failures(update_index(options.docs, wanted if new else options.embeddings, **place, **looks))
     elif given := page_options(options):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"{names} says how documents are indexed; give them with --docs")
-    return load_index(folder, embeddings=options.embeddings)
+    return load_index(**place, embeddings=options.embeddings)
+
+
+def locate_index(options: Namespace, default: Callable[[], Path] | None = None) -> dict[str, Any]:
+    """Return the arguments of `build_index` and `load_index` that say where the index is.
+
+    Raises:
+        UsageError: nothing says where, and there is no default.
+    """
+    if options.chroma_url:
+        return {"persist_directory": options.index, "chroma_url": options.chroma_url}
+    if not options.index and default is None:
+        raise UsageError("say where the index is to be kept, with --index DIR or --chroma-url URL")
+    return {"persist_directory": options.index or (default() if default else None)}
 
 
 def page_options(options: Namespace) -> dict[str, Any]:
@@ -48,12 +61,12 @@ def page_options(options: Namespace) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
-def update_index(paths: Sequence[str], folder: Path, embeddings: str | None, **looks: Any) -> IndexReport:
-    """Index `paths`, with a progress bar on a terminal; `looks` are arguments of `build_index` about pages."""
+def update_index(paths: Sequence[str], embeddings: str | None, **options: Any) -> IndexReport:
+    """Index `paths`, with a progress bar on a terminal; `options` are further arguments of `build_index`."""
     from minicpm_core.index import build_index
 
     with progress_bar() as on_progress:
-        return build_index(paths, persist_directory=folder, embeddings=embeddings, on_progress=on_progress, **looks)
+        return build_index(paths, embeddings=embeddings, on_progress=on_progress, **options)
 
 
 def warn_of_failures(report: IndexReport) -> None:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from minicpm_core.errors import (
+    AnswerTimeoutError,
+    IndexDamagedError,
+    IndexLockedError,
+    IndexStorageError,
+    OutOfMemoryError,
+    QueueFullError,
+)
 from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Chunk, IncompleteOutputError, Message, Sampling, TokenLogprob, ToolCall, Usage
 
@@ -19,14 +27,20 @@ if TYPE_CHECKING:
     from minicpm_core.retrieval_models import EmbeddingModel, RerankerModel
 
 __all__ = [
+    "AnswerTimeoutError",
     "BadBox",
     "Chunk",
     "EmbeddingModel",
     "Engine",
     "IncompleteOutputError",
+    "IndexDamagedError",
+    "IndexLockedError",
+    "IndexStorageError",
     "MemoryPlan",
     "Message",
+    "OutOfMemoryError",
     "PictureSettings",
+    "QueueFullError",
     "RerankerModel",
     "Sampling",
     "TextBox",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from minicpm_core.index.splitter import sentences
-from minicpm_core.rag import RagSettings, detect_language
+from minicpm_core.rag import RagSettings, detect_language, write_line
 
 _MOST_QUOTES = 4
 
@@ -40,7 +40,7 @@ def quote_grammar(passages: Sequence[str], refusal: str) -> str:
     """
     lines, rules = [], []
     for n, passage in enumerate(passages, start=1):
-        text = " ".join(passage.split())
+        text = write_line(passage)
         spans = sentences(text)
         if not spans:
             continue

@@ -116,8 +116,8 @@ def read_chat_template(folder: Path) -> str:
     name = "tokenizer_config.json"
     template = read_json(folder, name).get("chat_template") if has_file(folder, name) else None
     if isinstance(template, list):  # several named templates
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
+        named = [t for t in template if isinstance(t, dict) and t.get("name") == "default"]
+        template = named[-1].get("template") if named else None
     if template is not None and not isinstance(template, str):
         raise ValueError(f"chat_template in {folder / name} is a {type(template).__name__}; a text is needed")
     return template or ""

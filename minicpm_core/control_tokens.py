@@ -30,6 +30,25 @@ def find_markers(family: Family) -> set[str]:
     return {*_TAG.findall(written), *(tag for tags in family.tags for tag in tags)}
 
 
+def refuse_half_characters(value: Any) -> None:
+    """Raise ValueError where a text, or dicts and lists of texts, hold half of a surrogate pair."""
+    if isinstance(value, (Mapping, list, tuple)):
+        for part in (*value.keys(), *value.values()) if isinstance(value, Mapping) else value:
+            refuse_half_characters(part)
+    elif isinstance(value, str):
+        _refuse_half_characters(value)
+
+
+def _refuse_half_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text holds {text[error.start]!r}, half of a character cut in two, at {error.start} of {len(text)}; "
+            'leave it out, as with text.encode(errors="ignore").decode()'
+        ) from None
+
+
 class ControlTokens:
     """The names that steer a model, and how a text that spells them is encoded.
 
@@ -95,6 +114,7 @@ class ControlTokens:
 
         Nothing is added to the ids. The caller keeps other threads from the tokenizer.
         """
+        refuse_half_characters(text)
         cut = self.seam in text
         if not cut and not offsets:
             return list(self._tokenizer.encode(text, add_special_tokens=False)), []

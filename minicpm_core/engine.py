@@ -18,12 +18,14 @@ from minicpm_core.adapters import switch as switch_adapter
 from minicpm_core.answers import Answer, Request, Vocabulary
 from minicpm_core.batching import generate_batch
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
-from minicpm_core.control_tokens import ControlTokens, find_markers
+from minicpm_core.control_tokens import ControlTokens, find_markers, refuse_half_characters
 from minicpm_core.decoding import THINK
 from minicpm_core.devices import choose_device, choose_dtype, limit_allocator
+from minicpm_core.exhaustion import explain_exhaustion
 from minicpm_core.families import Family
 from minicpm_core.generation import generate_chunks
 from minicpm_core.guidance import GrammarTokenizer
+from minicpm_core.handover import Stop
 from minicpm_core.memory import MemoryPlan, available_memory, checkpoint_needs, parse_bytes, refuse_if_too_large
 from minicpm_core.messages import check_messages
 from minicpm_core.picture_settings import PictureSettings
@@ -78,29 +80,35 @@ class Engine:
         self._worker = Worker(checkpoint.name)
         self._close = weakref.finalize(self, self._worker.close)
 
-    def stream(self, messages: Prompt, **options: Any) -> Iterator[Chunk]:
+    def stream(self, messages: Prompt, *, timeout: float | None = None, **options: Any) -> Iterator[Chunk]:
         """Yield the answer piece by piece; the last chunk has finish_reason and usage.
 
         Args:
             messages: chat messages (dicts with "role" and "content"), or a string that is completed as it stands.
-            **options: see `prepare`, which also tells the errors.
+            timeout: seconds from the first `next` to the whole answer, the wait for other requests included.
+            **options: see `prepare`, which also tells further errors.
+
+        Raises:
+            QueueFullError: `max_waiting` requests wait already.
+            AnswerTimeoutError: the answer is not whole within `timeout`.
+            OutOfMemoryError: the memory did not suffice in the middle of the answer; the engine goes on.
         """
         request = self.prepare(messages, **options)
 
         def run() -> Iterator[Chunk]:
-            with closing(self._worker.stream(lambda cancelled: self._generate(request, cancelled))) as chunks:
+            with closing(self._worker.stream(partial(self._generate, request), Stop(timeout))) as chunks:
                 yield from chunks
 
         return run()
 
-    def astream(self, messages: Prompt, **options: Any) -> AsyncIterator[Chunk]:
+    def astream(self, messages: Prompt, *, timeout: float | None = None, **options: Any) -> AsyncIterator[Chunk]:
         """Do what `stream` does without blocking the event loop."""
 
         async def run() -> AsyncIterator[Chunk]:
             import asyncio
 
             request = await asyncio.to_thread(self.prepare, messages, **options)
-            stream = self._worker.astream(lambda cancelled: self._generate(request, cancelled))
+            stream = self._worker.astream(partial(self._generate, request), Stop(timeout))
             async with aclosing(stream) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -118,7 +126,9 @@ class Engine:
             answer += chunk
         return answer
 
-    def generate_batch(self, prompts: Sequence[Prompt], *, batch_size: int = 8, **options: Any) -> list[Chunk]:
+    def generate_batch(
+        self, prompts: Sequence[Prompt], *, batch_size: int = 8, timeout: float | None = None, **options: Any
+    ) -> list[Chunk]:
         """Return the answers to several prompts, computed together where the model can.
 
         Greedy answers are those of single calls. Prompts with pictures, and families that see, run one after another.
@@ -126,22 +136,26 @@ class Engine:
         Args:
             prompts: each as for `stream`.
             batch_size: prompts computed together at most; fewer where the memory does not suffice.
+            timeout: seconds for all of them; see `stream`.
             **options: see `prepare`; the same for all prompts.
         """
-        requests = [self.prepare(prompt, **options) for prompt in prompts]
+        requests, stop = [self.prepare(prompt, **options) for prompt in prompts], Stop(timeout)
         answers: dict[int, Chunk] = {}
         for group in self._group(requests, batch_size):
-            answers.update(self._worker.stream(partial(self._generate_group, requests, group)))
+            answers.update(self._worker.stream(partial(self._generate_group, requests, group), stop.renewed()))
         return [answers[n] for n in range(len(requests))]
 
-    async def agenerate_batch(self, prompts: Sequence[Prompt], *, batch_size: int = 8, **options: Any) -> list[Chunk]:
+    async def agenerate_batch(
+        self, prompts: Sequence[Prompt], *, batch_size: int = 8, timeout: float | None = None, **options: Any
+    ) -> list[Chunk]:
         """Do what `generate_batch` does without blocking the event loop."""
         import asyncio
 
-        requests = [await asyncio.to_thread(self.prepare, prompt, **options) for prompt in prompts]
+        requests, stop = [await asyncio.to_thread(self.prepare, prompt, **options) for prompt in prompts], Stop(timeout)
         answers: dict[int, Chunk] = {}
         for group in self._group(requests, batch_size):
-            async with aclosing(self._worker.astream(partial(self._generate_group, requests, group))) as finished:
+            stream = self._worker.astream(partial(self._generate_group, requests, group), stop.renewed())
+            async with aclosing(stream) as finished:
                 async for place, answer in finished:
                     answers[place] = answer
         return [answers[n] for n in range(len(requests))]
@@ -180,6 +194,7 @@ class Engine:
             ValueError: the prompt is longer than the context window, or an option is not accepted.
             TypeError: a schema of a kind that is not known.
         """
+        self._worker.refuse_forked()
         if isinstance(stop, str):
             raise ValueError(f"stop is the string {stop!r}; give a list of strings")
         if enable_thinking and not self.family.thinking:
@@ -195,6 +210,8 @@ class Engine:
             grammar=grammar,
         )
         text, prompt_ids, shown = self._encode(messages, enable_thinking, plan, pictures)
+        if not prompt_ids:
+            raise ValueError("the prompt is empty; give at least one character")
         room = self.context_window - len(prompt_ids)
         if room < 1:
             raise ValueError(
@@ -297,6 +314,7 @@ class Engine:
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text as it stands, nothing added."""
+        refuse_half_characters(text)
         with self._tokenizer_lock:
             return list(self.tokenizer.encode(text, add_special_tokens=False))
 
@@ -314,8 +332,7 @@ class Engine:
 
         def switch(cancelled: threading.Event) -> Iterator[Chunk]:
             switch_adapter(self._adapted, name)
-            self._prefixes.clear()
-            self._features.clear()
+            self._forget()
             return iter(())
 
         for _ in self._worker.stream(switch):  # in its turn, so that no answer is begun with one and ended with another
@@ -325,8 +342,7 @@ class Engine:
         """Stop what runs, refuse what waits, and free the model's memory."""
         self._close()
         self.model = self._adapted = None
-        self._prefixes.clear()
-        self._features.clear()
+        self._forget()
 
     def __enter__(self) -> Engine:
         return self
@@ -334,12 +350,24 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"the engine of {self.checkpoint.name} cannot be copied or sent to another process; load it there, or send "
+            "one of the frameworks' classes, which load it at their first call"
+        )
+
     def _generate(self, request: Request, cancelled: threading.Event) -> Iterator[Chunk]:
         answer = Answer(request, self.family, self._vocabulary)
         ids, pictures = list(request.prompt_ids), request.pictures
         chunk = self._memory.prefill_chunk
         kept = self._prefixes, self._features
-        return generate_chunks(self.model, ids, pictures, answer, cancelled, *kept, prefill_chunk=chunk)
+        chunks = generate_chunks(self.model, ids, pictures, answer, cancelled, *kept, prefill_chunk=chunk)
+        return explain_exhaustion(chunks, self._memory, [request], self._forget)
+
+    def _forget(self) -> None:
+        """Free what is kept of earlier requests."""
+        self._prefixes.clear()
+        self._features.clear()
 
     def _generate_group(
         self, requests: Sequence[Request], group: Sequence[int], cancelled: threading.Event
@@ -353,7 +381,9 @@ class Engine:
         answers = [Answer(requests[n], self.family, self._vocabulary) for n in group]
         prompts = [requests[n].prompt_ids for n in group]
         chunk = self._memory.prefill_chunk
-        for place, answer in generate_batch(self.model, prompts, answers, cancelled, prefill_chunk=chunk):
+        finished = generate_batch(self.model, prompts, answers, cancelled, prefill_chunk=chunk)
+        asked = [requests[n] for n in group]
+        for place, answer in explain_exhaustion(finished, self._memory, asked, self._forget):
             yield group[place], answer
 
     def _group(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:
@@ -392,6 +422,7 @@ def load(
     revision: str | None = None,
     base_url: str | None = None,
     api_key: str | None = None,
+    max_waiting: int | None = None,
 ) -> Engine:
     """Load a MiniCPM checkpoint; no code from the checkpoint is run.
 
@@ -408,6 +439,8 @@ def load(
         base_url: of an OpenAI-compatible server, such as "http://localhost:8000/v1", to ask instead of loading; `model`
             is then the model's name there, and the memory is the server's, whatever `memory_limit` says.
         api_key: that server's key.
+        max_waiting: requests that may wait for their turn besides the one that runs (default: 128); what comes beyond
+            that is refused with a QueueFullError. Behind `base_url` the queue is the server's.
 
     Raises:
         FileNotFoundError: no such folder, or files are missing in it.
@@ -429,13 +462,16 @@ def load(
             device=device,
             adapter=adapter,
             revision=revision,
+            max_waiting=max_waiting,
         )
+    if max_waiting is not None and (isinstance(max_waiting, bool) or max_waiting < 0):
+        raise ValueError(f"max_waiting is {max_waiting!r}; accepted: 0 (nobody waits) or more")
     if api_key:
         raise ValueError("api_key goes with base_url; without a server to ask, leave it out")
     if str(model).lower().endswith(".gguf"):
         from minicpm_core.gguf.engine import load_gguf
 
-        return load_gguf(
+        engine: Engine = load_gguf(
             model,
             quantization=quantization,
             dtype=dtype,
@@ -446,6 +482,7 @@ def load(
             family=family,
             revision=revision,
         )
+        return _with_queue(engine, max_waiting)
     checkpoint = open_checkpoint(model, family=family, revision=revision)
     adapters = find_adapters(adapter) if adapter else {}
     checkpoint = replace(checkpoint, beside=find_beside(adapters))
@@ -467,7 +504,13 @@ def load(
     load_model = import_module(vision.module).load_model if vision else load_weights
     weights = load_model(checkpoint, dtype=chosen_dtype, device=chosen_device, quantization_config=quantized)
     adapted = attach_adapters(weights, adapters) if adapters else None
-    return Engine(checkpoint, weights, tokenizer, memory, adapted)
+    return _with_queue(Engine(checkpoint, weights, tokenizer, memory, adapted), max_waiting)
+
+
+def _with_queue(engine: Engine, max_waiting: int | None) -> Engine:
+    if max_waiting is not None:
+        engine._worker.max_waiting = max_waiting
+    return engine
 
 
 def _stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import queue
+import re
 import socket
 import ssl
 import threading
@@ -26,6 +27,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _BLOCK = 2**16
 _SAFE = "/%:@!$&'()*+,;=~-._?"
 _PORTS = {"http": 80, "https": 443}
+_PASSING = re.compile(r"no-store|no-cache|max-age=0\b", re.IGNORECASE)
 _CLOUD = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
 """Addresses at which clouds tell a machine its secrets; 169.254.169.254 is link-local."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -34,7 +36,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def fetch(url: str, *, max_bytes: int, allow_private: bool = False, timeout: float = TIMEOUT) -> bytes:
-    """Return the content of an http(s) URL.
+    """Return the content of an http(s) URL; see `download`."""
+    return download(url, max_bytes=max_bytes, allow_private=allow_private, timeout=timeout)[0]
+
+
+def download(url: str, *, max_bytes: int, allow_private: bool = False, timeout: float = TIMEOUT) -> tuple[bytes, bool]:
+    """Return the content of an http(s) URL, and whether the server lets it be kept (Cache-Control).
 
     Args:
         url: an absolute URL.
@@ -54,14 +61,14 @@ def fetch(url: str, *, max_bytes: int, allow_private: bool = False, timeout: flo
         try:
             addresses = _resolve(parts, allow_private, ends)
             with _connect(parts, addresses, ends) as connection:
-                target, content = _get(connection, parts, max_bytes)
+                target, content, lasts = _get(connection, parts, max_bytes)
             _left(ends)  # a connection that was cut looks like the end of the content
         except (OSError, http.client.HTTPException) as error:
             if time.monotonic() >= ends or isinstance(error, TimeoutError):
                 raise TimeoutError(f"{_show(asked)} took longer than {timeout:g} seconds to download") from error
             raise ConnectionError(f"{_show(url)} cannot be downloaded: {error}") from error
         if target is None:
-            return content
+            return content, lasts
         url = urljoin(url, target)
     raise ValueError(f"{_show(asked)} redirects more than {MAX_REDIRECTS} times")
 
@@ -162,8 +169,8 @@ def _connect(parts: SplitResult, addresses: list[Any], ends: float) -> Iterator[
         used.close()
 
 
-def _get(connection: http.client.HTTPConnection, parts: SplitResult, max_bytes: int) -> tuple[str | None, bytes]:
-    """Return where to look instead, or None and the content."""
+def _get(connection: http.client.HTTPConnection, parts: SplitResult, max_bytes: int) -> tuple[str | None, bytes, bool]:
+    """Return where to look instead, or None, the content, and whether it may be kept."""
     path = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" if parts.query else "")
     headers = {
         "Host": _host(parts),
@@ -176,11 +183,12 @@ def _get(connection: http.client.HTTPConnection, parts: SplitResult, max_bytes: 
     response = connection.getresponse()
     location = response.getheader("Location")
     if response.status in _REDIRECTS and location:
-        return location, b""
+        return location, b"", False
     if response.status != 200:
         raise OSError(f"the answer is {response.status} {response.reason}")
     if response.getheader("Content-Encoding", "identity").lower() not in ("identity", ""):
         raise ValueError(f"{_show(parts.geturl())} is sent compressed, which was not asked for; download it yourself")
+    lasts = not _PASSING.search(response.getheader("Cache-Control") or "")
     told = response.getheader("Content-Length") or ""
     content = bytearray()
     while len(content) <= max_bytes and not (told.isdigit() and int(told) > max_bytes):
@@ -188,7 +196,7 @@ def _get(connection: http.client.HTTPConnection, parts: SplitResult, max_bytes: 
         if not block:
             if told.isdigit() and len(content) < int(told):
                 raise OSError(f"it ended after {len(content)} of {told} bytes")
-            return None, bytes(content)
+            return None, bytes(content), lasts
         content += block
     raise ValueError(f"{_show(parts.geturl())} has more than {max_bytes:,} bytes, the limit; make it smaller")
 

@@ -46,15 +46,19 @@ def generate_chunks(
         answer.cached_tokens = len(context.ids)
         tokens = answer.begin()
         prompt = {"input_ids": torch.tensor([prompt_ids], device=model.device)}
-        if pictures is not None and len(context.ids) < pictures.end:
+        if pictures is not None:
+            ids = prompt["input_ids"]
             try:
-                prompt, context.skipped = model.prefill(prompt["input_ids"], pictures, cancelled, features)
+                if len(context.ids) < pictures.end:
+                    prompt, context.skipped = model.prefill(ids, pictures, cancelled, features)
+                else:
+                    placed, context.skipped = model.place(ids, pictures)
+                    prompt |= placed
             except Cancelled:
                 return
         logits = context.prompt[1]
-        # Where a copy is made for later questions; not in V-4.7, where the words behind a picture have its places too.
-        copied = pictures is not None and not context.can_rewind and "position_ids" not in prompt
-        seen = pictures.end if pictures is not None and copied else 0
+        # Where a copy is made for later questions.
+        seen = pictures.end if pictures is not None and not context.can_rewind else 0
         while (start := len(context.ids)) < len(keys):
             if cancelled.is_set():
                 return

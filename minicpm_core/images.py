@@ -19,6 +19,9 @@ MAX_FILE_BYTES = 128 * 2**20
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF")
 """Formats that are read; others of Pillow's start outside programs (EPS) or are never pictures of users."""
 
+_HEIC = "in HEIC, the format of many phones, which is not decoded here: save or send it as JPEG"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
 PICTURE = Kind(
     "picture",
     ("image", "image_url"),
@@ -81,8 +84,9 @@ def _decode(content: bytes, name: str) -> Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name} is too large a picture ({error}); the limit is {MAX_PIXELS:,} pixels") from error
     except Exception as error:
+        told = f"; it is {_HEIC}" if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS else ""
         raise ValueError(
-            f"no picture can be read from {name} ({len(content)} bytes); accepted formats: {', '.join(FORMATS)}"
+            f"no picture can be read from {name} ({len(content)} bytes){told}; accepted formats: {', '.join(FORMATS)}"
         ) from error
     with image:
         return _to_rgb(image, name)
@@ -104,9 +108,21 @@ def _to_rgb(image: Image, name: str) -> Image:
     try:
         image.load()
         upright = ImageOps.exif_transpose(image)
-        return _flatten(upright)
+        flat = _flatten(upright) if _has_usual_values(upright) else None
     except Exception as error:
         raise ValueError(f"{name} cannot be decoded ({error}); it may be cut off or damaged") from error
+    if flat is None:
+        low, high = upright.getextrema()
+        raise ValueError(f"{name} has floating-point values of {low:g} to {high:g}; those of 0 to 255 are read")
+    return flat
+
+
+def _has_usual_values(image: Image) -> bool:
+    """Tell whether a picture is one of whole numbers, or its values are not of another scale, such as 0 to 1."""
+    if image.mode != "F":
+        return True
+    low, high = image.getextrema()
+    return bool(0 <= low and (high == 0 or 1 < high <= 255))  # type: ignore[operator]
 
 
 def _flatten(image: Image) -> Image:

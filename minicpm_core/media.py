@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
-from minicpm_core.fetching import fetch
+from minicpm_core.downloads import RECENT
 from minicpm_core.picture_settings import PictureSettings
 
+fetch = RECENT.fetch
 _LONGEST_PATH = 4096
 _SHORTEST_CONTENT = 64
 _DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minicpm_core.attachments import read_attachment
+from minicpm_core.control_tokens import refuse_half_characters
 from minicpm_core.images import PICTURE, is_picture, read_image
 from minicpm_core.media import find_source
 from minicpm_core.picture_settings import PictureSettings
@@ -35,9 +36,16 @@ def check_messages(
         vision: whether the model takes pictures.
         settings: how pictures are read.
     """
+    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+        raise ValueError(
+            f"messages are a list of dicts such as {{'role': 'user', 'content': 'Hello'}}; given {messages!r:.200}"
+        )
     if not messages:
         raise ValueError("there are no messages; give at least one, such as {'role': 'user', 'content': 'Hello'}")
     parts = _Parts(vision, settings or PictureSettings())
+    for message in messages:
+        _check_calls(message.get("tool_calls"))
+        refuse_half_characters(message)
     return [{**message, "role": _role(message), "content": parts.read(message)} for message in messages]
 
 
@@ -46,6 +54,14 @@ def _role(message: Mapping[str, Any]) -> str:
     if role not in ROLES:
         raise ValueError(f"message role {role!r} is unknown; accepted: {', '.join(ROLES)}")
     return str(role)
+
+
+def _check_calls(calls: Any) -> None:
+    for call in calls if isinstance(calls, (list, tuple)) else [None] if calls else ():
+        function = (call.get("function") or call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            form = '[{"id": ..., "type": "function", "function": {"name": ..., "arguments": {...}}}]'
+            raise ValueError(f"tool_calls of a message are {calls!r:.200}; accepted: {form}")
 
 
 class _Parts:
@@ -73,7 +89,9 @@ class _Parts:
             part = {"type": "image", "image": part}
         kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
         if kind == "text":
-            return [str(part["text"])]
+            if not isinstance(part.get("text"), str):
+                raise ValueError(f"a message part of type 'text' has a text; given {dict(part)!r:.200}")
+            return [part["text"]]
         if kind not in (*IMAGES, *VIDEOS, *FILES):
             accepted = ", ".join(("text", *IMAGES, *VIDEOS, *FILES)) if self._vision else "text"
             raise ValueError(f"message part of type {kind!r} is not supported; accepted: {accepted}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 MAX_FRAMES = 256
+MAX_STACK = 10
 MERGES = {"16x": 4, "4x": 2}
 """Patches per side of the square that becomes one token, by `downsample_mode`."""
 
@@ -19,6 +20,8 @@ class PictureSettings:
         downsample_mode: "16x", or "4x" for four times the tokens, where the family has it.
         use_image_id: whether the prompt tells each picture's number, where the family has it.
         max_num_frames: most frames that are taken from a video's file.
+        stack_frames: frames of each second of a video's file: the first as it is, the others side by side in one
+            picture behind it, where the family has it; 1 takes the first only.
         allow_private_urls: whether URLs may lead to private, loopback and link-local addresses.
     """
 
@@ -26,10 +29,11 @@ class PictureSettings:
     downsample_mode: str | None = None
     use_image_id: bool | None = None
     max_num_frames: int | None = None
+    stack_frames: int | None = None
     allow_private_urls: bool = False
 
     def __post_init__(self) -> None:
-        for name, most in (("max_slice_nums", 256), ("max_num_frames", MAX_FRAMES)):
+        for name, most in (("max_slice_nums", 256), ("max_num_frames", MAX_FRAMES), ("stack_frames", MAX_STACK)):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
                 raise ValueError(f"{name} is {value!r}; accepted: 1 to {most}")

@@ -33,6 +33,7 @@ CONDENSE_PROMPTS: Mapping[Language, str] = {
 }
 
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_NUMBER = re.compile(r"(?<=\[)\d{1,3}(?=\])|(?<=【)\d{1,3}(?=】)")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,14 @@ def detect_language(text: str) -> Language:
     return "zh" if _CJK.search(text) else "en"
 
 
+def write_line(text: str) -> str:
+    """Return a text in one line and without marks of citations: a passage that holds [2] cannot pass for the second.
+
+    What it holds becomes [ 2 ], which no rule takes for a citation, also where an answer repeats it.
+    """
+    return _NUMBER.sub(r" \g<0> ", " ".join(text.split()))
+
+
 def build_messages(
     question: str,
     passages: Sequence[str],
@@ -147,11 +156,11 @@ def build_messages(
         parts: list[Mapping[str, Any]] = []
         for n, text in enumerate(passages, start=1):
             shown = n in pictures
-            parts.append({"type": "text", "text": f"[{n}]" if shown else f"[{n}] {' '.join(text.split())}"})
+            parts.append({"type": "text", "text": f"[{n}]" if shown else f"[{n}] {write_line(text)}"})
             parts += [pictures[n]] if shown else []
         system = {"role": "system", "content": system_prompts[language]}
         return [system, {"role": "user", "content": [*parts, {"type": "text", "text": asked}]}]
-    numbered = "\n".join(f"[{n}] {' '.join(text.split())}" for n, text in enumerate(passages, start=1))
+    numbered = "\n".join(f"[{n}] {write_line(text)}" for n, text in enumerate(passages, start=1))
     return [
         {"role": "system", "content": system_prompts[language]},
         {"role": "user", "content": f"{numbered}\n\n{asked}"},

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from minicpm_core.control_tokens import refuse_half_characters
+
 FORBIDDEN = set("<>&\"'=(){}[]\\`,;")
 """Characters that end a name in one of the call syntaxes."""
 NO_PARAMETERS = {"type": "object", "properties": {}}
@@ -54,6 +56,7 @@ def _read_tool(tool: Any) -> Tool:
     inner = tool.get("function", tool)
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise ValueError(f"a tool has a name; given {tool!r:.200}; {form}")
+    refuse_half_characters(inner)
     name = inner["name"]
     if problem := _name_problem(name, " "):
         raise ValueError(f"tool name {name!r:.80} {problem}; accepted: letters, digits and signs such as _ - . / :")

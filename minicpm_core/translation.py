@@ -71,7 +71,7 @@ def to_llama(config: Json) -> Any:
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
         "rope_parameters": _standard_rope(config),
     }
-    return _make(LlamaConfig, values)
+    return make_config(LlamaConfig, values)
 
 
 def to_granite(config: Json) -> Any:
@@ -82,7 +82,7 @@ def to_granite(config: Json) -> Any:
     """
     from transformers import GraniteConfig
 
-    return _make(GraniteConfig, granite_values(config))
+    return make_config(GraniteConfig, granite_values(config))
 
 
 def to_granite_mixture(config: Json) -> Any:
@@ -95,7 +95,7 @@ def to_granite_mixture(config: Json) -> Any:
         raise ValueError(f"num_experts_per_tok {chosen} in config.json is more than the {experts} experts")
     values = granite_values(config) | {"num_local_experts": experts, "num_experts_per_tok": chosen}
     values.pop("mlp_bias", None)
-    return _make(GraniteMoeConfig, values)
+    return make_config(GraniteMoeConfig, values)
 
 
 def to_latent(config: Json) -> Any:
@@ -119,7 +119,7 @@ def to_latent(config: Json) -> Any:
         "dim_model_base": _model_base(config),
         "rope_parameters": rope_parameters(config, latent["qk_rope_head_dim"]),
     }
-    return _make(MiniCPM3Config, values)
+    return make_config(MiniCPM3Config, values)
 
 
 def granite_values(config: Json) -> dict[str, Any]:
@@ -226,7 +226,8 @@ def _is_granite(config: Json) -> bool:
     return model_type(config).startswith("granite")
 
 
-def _make(config_class: Any, values: dict[str, Any]) -> Any:
+def make_config(config_class: Any, values: Mapping[str, Any]) -> Any:
+    """Return a config of a class of transformers; ValueError where it does not accept the values."""
     try:
         return config_class(**values)
     except Exception as error:  # the strict dataclasses of transformers raise several kinds

@@ -4,123 +4,166 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import aclosing
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from minicpm_core.errors import QueueFullError
+from minicpm_core.handover import END, Failure, Stop, areceive, receive
 
 T = TypeVar("T")
 Produce = Callable[[threading.Event], Iterator[T]]
 """Makes the items of one request; looks at the event between two steps and ends when it is set."""
 
-_END = object()
+MAX_WAITING = 128
+"""Requests that may wait for their turn; what comes beyond that is refused at once."""
+
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
 class _Job:
-    def __init__(self, produce: Produce[Any], deliver: Callable[[Any], None], name: str) -> None:
+    def __init__(self, produce: Produce[Any], deliver: Callable[[Any], None], stop: Stop, name: str) -> None:
         self.produce = produce
         self.deliver = deliver
+        self.stop = stop
         self.closed_text = f"the engine of {name} was closed before the answer was complete"
-        self.cancelled = threading.Event()
 
     def run(self) -> None:
+        self.stop.begun = True
         try:
-            for item in self.produce(self.cancelled):
-                if self.cancelled.is_set():
+            for item in self.produce(self.stop):
+                if self.stop.is_set():
                     break
                 self.deliver(item)
             # Who left the stream does not read on; who still does must not take a cut answer for a whole one.
-            self.deliver(_Failure(RuntimeError(self.closed_text)) if self.cancelled.is_set() else _END)
+            self.deliver(self.cut() if self.stop.is_set() else END)
         except BaseException as error:
-            self.deliver(_Failure(error))
+            self.deliver(Failure(error))
+
+    def cut(self) -> Failure:
+        """Return why the answer is not whole."""
+        return Failure(self.stop.error() if self.stop.is_late else RuntimeError(self.closed_text))
 
 
 class Worker:
-    """Runs one request after another; the thread starts with the first and ends with `close`."""
+    """Runs one request after another; the thread starts with the first and ends with `close`.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: of the model.
+        max_waiting: requests that may wait besides the one that runs; those that were left or are late do not count.
+    """
+
+    def __init__(self, name: str, max_waiting: int = MAX_WAITING) -> None:
         self._name = name
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self.max_waiting = max_waiting
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._running: _Job | None = None
         self._closed = False
+        self._process = os.getpid()
 
-    def stream(self, produce: Produce[T]) -> Generator[T, None, None]:
-        """Yield the request's items as they are made; closing the iterator cancels the request."""
+    def stream(self, produce: Produce[T], stop: Stop | None = None) -> Generator[T, None, None]:
+        """Yield the request's items as they are made; closing the iterator cancels the request.
+
+        Args:
+            produce: makes the items.
+            stop: holds the time until the last item, the wait for its turn included; it is set at the end.
+
+        Raises:
+            QueueFullError: too many requests wait.
+            AnswerTimeoutError: the time is over.
+        """
         items: SimpleQueue[Any] = SimpleQueue()
-        job = _Job(produce, items.put, self._name)
-        self._submit(job)
+        ends = stop or Stop()
         try:
-            while (item := items.get()) is not _END:
-                yield _item_or_raise(item)
+            self._submit(_Job(produce, items.put, ends, self._name))
+            yield from receive(items, ends)
         finally:
-            job.cancelled.set()
+            ends.set()
 
-    async def astream(self, produce: Produce[T]) -> AsyncGenerator[T, None]:
+    async def astream(self, produce: Produce[T], stop: Stop | None = None) -> AsyncGenerator[T, None]:
         """Do the same without blocking the event loop."""
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[Any] = asyncio.Queue()
+        ends = stop or Stop()
 
         def deliver(item: Any) -> None:
             try:
                 loop.call_soon_threadsafe(items.put_nowait, item)
             except RuntimeError:  # the loop was closed, nobody waits any more
-                job.cancelled.set()
+                ends.set()
 
-        job = _Job(produce, deliver, self._name)
-        self._submit(job)
         try:
-            while (item := await items.get()) is not _END:
-                yield _item_or_raise(item)
+            self._submit(_Job(produce, deliver, ends, self._name))
+            async with aclosing(areceive(items, ends)) as received:
+                async for item in received:
+                    yield item
         finally:
-            job.cancelled.set()
+            ends.set()
+
+    def refuse_forked(self) -> None:
+        """Raise RuntimeError in a process that was forked from the one with the thread."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"the engine of {self._name} was loaded before this process was forked, and its threads did not come "
+                "along; load it in this process, or start processes with multiprocessing's 'spawn'"
+            )
 
     def close(self) -> None:
         """Cancel what runs, refuse what waits, end the thread."""
-        with self._lock:
+        if os.getpid() != self._process:  # the thread is the other process's, and a lock may be held for ever
+            return
+        with self._changed:
             if self._closed:
                 return
             self._closed = True
             thread, running = self._thread, self._running
+            self._changed.notify()
         if running:
-            running.cancelled.set()
-        self._jobs.put(None)
+            running.stop.set()
         if thread and thread is not threading.current_thread():
             thread.join(timeout=30)
 
     def _submit(self, job: _Job) -> None:
-        with self._lock:
+        self.refuse_forked()
+        with self._changed:
             if self._closed:
                 raise RuntimeError(f"the engine of {self._name} is closed; load it again")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"minicpm {self._name}", daemon=True)
-                self._thread.start()
+            if len(self._jobs) + (self._running is not None) > self.max_waiting:
+                self._jobs = deque(job for job in self._jobs if not job.stop.is_set())
+                if len(self._jobs) + (self._running is not None) > self.max_waiting:
+                    raise QueueFullError(
+                        f"{len(self._jobs)} requests wait for {self._name} already, and max_waiting is "
+                        f"{self.max_waiting}; ask again later, or load with a larger max_waiting"
+                    )
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name=f"minicpm {self._name}", daemon=True)
+                thread.start()
+                self._thread = thread
                 _workers.add(self)
-            self._jobs.put(job)
+            self._jobs.append(job)
+            self._changed.notify()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._running = job
-            if self._closed:
-                job.deliver(_Failure(RuntimeError(job.closed_text)))
-            elif not job.cancelled.is_set():
+        while True:
+            with self._changed:
+                while not self._jobs and not self._closed:
+                    self._changed.wait()
+                if not self._jobs:
+                    return
+                job = self._running = self._jobs.popleft()
+            if self._closed or job.stop.is_set():
+                job.deliver(job.cut())
+            else:
                 job.run()
             self._running = None
             del job
-
-
-def _item_or_raise(item: Any) -> Any:
-    if isinstance(item, _Failure):
-        raise item.error
-    return item
 
 
 @atexit.register

@@ -73,6 +73,7 @@ if __name__ == "__main__":
     build_index(
         docs,
         persist_directory=store,
+        chroma_url=os.environ.get("MINICPM_TEST_CHROMA_URL"),
         embeddings=WordEmbedder(),
         settings=SETTINGS,
         on_progress=lambda progress: print(progress.done, progress.source, progress.chunks, flush=True),

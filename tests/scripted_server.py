@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +22,8 @@ class Reply:
     status: int = 200
     broken: bool = False
     pause: float = 0.0  # seconds before each event
+    message: str = "no"  # of a status other than 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,8 +81,10 @@ def scripted(*replies: Reply) -> Iterator[Script]:
 
         def answer(self, reply: Reply) -> None:
             if reply.status != 200:
-                content = json.dumps({"error": {"message": "no"}}).encode()
+                content = json.dumps({"error": {"message": reply.message}}).encode()
                 self.send_response(reply.status)
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)

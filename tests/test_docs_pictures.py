@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from minicpm_core import fetching, images, messages
+from minicpm_core import downloads, fetching, images, messages
 from minicpm_core.picture_settings import MAX_FRAMES, PictureSettings
 from minicpm_core.vision import video
 from tests.toy_vision import write_native
@@ -60,5 +60,6 @@ def test_the_limits_are_the_codes() -> None:
     assert messages.MAX_PICTURES == MAX_FRAMES == 256
     assert video.MAX_FILM_BYTES == 512 * 2**20
     assert (fetching.TIMEOUT, fetching.MAX_REDIRECTS) == (20, 5)
+    assert (downloads.KEPT_SECONDS, downloads.MAX_KEPT_BYTES) == (600, 64 * 2**20)
     arguments = re.findall(r"^\| `([a-z_]+)` \|", TEXT, re.MULTILINE)
     assert arguments == list(PictureSettings.__dataclass_fields__)

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from minicpm_core import PictureSettings, fetching
+from minicpm_core.downloads import RECENT, Downloads
 from minicpm_core.fetching import fetch, is_public
 from minicpm_core.messages import check_messages
 
@@ -49,6 +51,9 @@ class Site(BaseHTTPRequestHandler):
         stream = io.BytesIO()
         Image.new("RGB", (7, 5)).save(stream, "PNG")
         self.answer(200, stream.getvalue())
+
+    def do_passing(self) -> None:
+        self.answer(200, CONTENT, Cache_Control="private, No-Store")
 
     def do_unsized(self) -> None:
         self.answer(200, CONTENT)
@@ -130,6 +135,44 @@ def test_a_picture_of_a_message_comes_from_the_server(site: Any) -> None:
     with pytest.raises(ValueError, match=r"127.0.0.1, which is not a public one; .*allow_private_urls=True"):
         check_messages(asked, vision=True)
     assert [path for path, _ in site[1]] == ["/to?/picture.png", "/picture.png"], "and nothing the second time"
+
+
+def test_a_picture_of_the_history_is_fetched_once(site: Any) -> None:
+    RECENT.clear()
+    part = {"type": "image", "url": f"{site[0]}/picture.png"}
+    for turns in (1, 2):
+        asked = [{"role": "user", "content": [part]}] * turns
+        check_messages(asked, vision=True, settings=PictureSettings(allow_private_urls=True))
+    assert [path for path, _ in site[1]] == ["/picture.png"]
+    with pytest.raises(ValueError, match="not a public one"):  # what was fetched with leave needs it again
+        check_messages(asked, vision=True)
+    RECENT.clear()
+
+
+def test_what_is_kept_is_bounded_ends_and_obeys_the_server(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, asked = site
+    kept = Downloads(limit=2 * len(CONTENT), seconds=60)
+
+    def ask(*paths: str, **options: Any) -> list[str]:
+        asked.clear()
+        for path in paths:
+            given = {"max_bytes": len(CONTENT), "allow_private": True, **options}
+            assert kept.fetch(f"{url}/{path}", **given) == CONTENT
+        return [path.strip("/") for path, _ in asked]
+
+    assert ask("file/1", "file/2", "file/1") == ["file/1", "file/2"]
+    assert ask("file/3", "file/1", "file/2") == ["file/3", "file/2"], "the one that was used longest ago went"
+    assert kept.size == 2 * len(CONTENT)
+    assert ask("passing", "passing", "file/2") == ["passing", "passing"]
+    with pytest.raises(ValueError, match="more than 5 bytes"):
+        ask("file/2", max_bytes=5)
+    now = time.monotonic()
+    monkeypatch.setattr("minicpm_core.downloads.time", SimpleNamespace(monotonic=lambda: now + 61))
+    assert ask("file/2", "file/2") == ["file/2"]
+    assert kept.size == len(CONTENT), "what has ended takes no room"
+    small = Downloads(limit=5)
+    assert small.fetch(f"{url}/file", max_bytes=len(CONTENT), allow_private=True) == CONTENT
+    assert small.size == 0
 
 
 def test_spaces_and_other_letters_are_quoted(site: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from fpdf import FPDF
 from PIL import Image
 
-from minicpm_core.index import FailedFile, Index, build_index, looking, pages, show_page
+from minicpm_core.index import FailedFile, Index, build_index, show_page
+from minicpm_core.index.page_files import PageFile
 from minicpm_core.index.page_models import PageReader, resolve_page_embedder
 from minicpm_core.index.residence import release_unless_fitting
 from minicpm_core.index.store import close_chroma, open_chroma, open_pictures
@@ -176,15 +178,15 @@ def test_deleted_files_leave_both_collections_and_their_thumbnails(docs: Path, s
 def test_a_page_that_cannot_be_rendered_is_reported_and_tried_again(
     docs: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render = pages.render_page
+    render = PageFile.render
 
-    def fail(data: bytes, suffix: str, look: Any) -> Any:
+    def fail(self: PageFile, look: Any) -> Any:
         if look.number == 2:
             raise ValueError("is damaged")
-        return render(data, suffix, look)
+        return render(self, look)
 
     with monkeypatch.context() as broken:
-        broken.setattr(looking, "render_page", fail)
+        broken.setattr(PageFile, "render", fail)
         for _ in range(2):
             report = build(docs, store)
             assert report.failed == (FailedFile("manual.pdf, page 2", "could not be looked at: is damaged"),)
@@ -329,6 +331,73 @@ def test_a_page_whose_file_has_changed_is_shown_as_it_was(
     with caplog.at_level(logging.WARNING), Image.open(io.BytesIO(show_page(page))) as shown:
         assert max(shown.size) == 1024
     assert "has changed since it was indexed" in caplog.text
+
+
+def pack(docs: Path) -> Path:
+    """Put all documents, and what is no document, into one archive."""
+    with zipfile.ZipFile(docs / "all.zip", "w") as archive:
+        for file in sorted(docs.iterdir()):
+            if file.suffix != ".zip":
+                archive.write(file, f"in/{file.name}")
+                file.unlink()
+        archive.writestr("in/broken.png", b"no picture")
+        archive.writestr("in/cut.pdf", b"%PDF-1.7 cut off")
+        archive.writestr("in/table.xyz", b"1")
+    return docs / "all.zip"
+
+
+def test_pages_in_an_archive_are_looked_at_as_outside(docs: Path, store: Path) -> None:
+    shapes = Shapes()
+    packed = pack(docs)
+    report = build(docs, store, page_embeddings=shapes)
+    assert (report.added, report.chunks, report.pages, shapes.seen) == (("all.zip",), 1, 4, 4)
+    reasons = {failed.source: failed.reason for failed in report.failed}
+    assert set(reasons) == {f"all.zip/in/{name}" for name in ("broken.png", "cut.pdf", "table.xyz")}
+    assert reasons["all.zip/in/broken.png"].startswith("could not be looked at: no picture can be read")
+    assert reasons["all.zip/in/cut.pdf"].startswith("is damaged or not a PDF")
+    expected = {
+        "How long is the warranty?": ("all.zip/in/manual.pdf", 1),
+        "a damp cloth": ("all.zip/in/manual.pdf", 2),
+        "How many hours does the charger need?": ("all.zip/in/manual.pdf", 3),
+        "the amount payable": ("all.zip/in/invoice.png", None),
+        "What is the rent?": ("all.zip/in/lease.txt", None),
+    }
+    with Index.open(store, HashEmbedder(), shapes) as index:
+        for question, place in expected.items():
+            best = index.search(question, 1)[0]
+            assert (best.source, best.page) == place, question
+        second = index.search("a damp cloth", 1)[0]
+        with Image.open(io.BytesIO(show_page(second))) as shown:
+            assert shown.size == (1191, 1684), "rendered from the archive, not the small picture"
+        assert index.search("warranty", 1, where={"member": "in/manual.pdf"})[0].page == 1
+    shapes.seen = 0
+    again = build(docs, store, page_embeddings=shapes)  # tries again what could not be looked at, and nothing else
+    assert (again.pages, again.chunks, shapes.seen) == (4, 1, 0)
+    packed.unlink()
+    assert build(docs, store, page_embeddings=shapes).removed == ("all.zip",)
+    assert (vectors(store), thumbnails(store)) == (0, 0)
+
+
+def test_pages_in_an_archive_are_read_into_text(docs: Path, store: Path) -> None:
+    pack(docs)
+    read: list[tuple[int, int]] = []
+    report = build(docs, store, pages="text", page_embeddings=None)
+    reasons = {failed.source: failed.reason for failed in report.failed}
+    assert reasons["all.zip/in/invoice.png"].startswith("is a picture; set pages to 'image' or 'auto'")
+    assert reasons["all.zip/in/manual.pdf"].startswith("has no text layer; give a vision model as page_model=...")
+    assert report.chunks == 1
+
+    def write(page: Image.Image) -> str:
+        read.append(page.size)
+        return f"Page {len(read)} tells of tulips."
+
+    report = build(docs, store, pages="text", page_embeddings=None, page_model=write)
+    assert (report.updated, report.chunks, report.pages, len(read)) == (("all.zip",), 5, 0, 4)
+    with Index.open(store, HashEmbedder()) as index:
+        found = {(p.source, p.page): p.text for p in index.search("tulips", 9)}
+    assert found["all.zip/in/invoice.png", None] == "Page 1 tells of tulips."
+    assert found["all.zip/in/manual.pdf", 3] == "Page 4 tells of tulips."
+    assert found["all.zip/in/lease.txt", None] == "The rent is 980 pounds."
 
 
 def test_a_tiff_of_several_pages_is_read_whole(docs: Path, store: Path) -> None:

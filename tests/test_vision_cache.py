@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import DynamicCache
 
 from minicpm_core import Engine, PictureSettings, Sampling, load, plan
+from minicpm_core.prefix import can_rewind
 from minicpm_core.vision import features as module
 from minicpm_core.vision.features import FeatureCache, count_groups, find_units, mark_slots
 from minicpm_core.vision.prompt import Picture, Pictures
+from minicpm_core.yes_no import first_logits
 from tests.toy_minicpmv import write_minicpmv
 from tests.toy_vision import write_native
 
@@ -41,10 +44,10 @@ def view(value: int) -> Any:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     def write(version: str) -> Path:
         folder = tmp_path_factory.mktemp(f"v{version}")
-        native = {"4.6": "minicpmv4_6", "4.7": "minicpmv4_7"}.get(version)
+        native = {"4.6": "minicpmv4_6", "4.7": "minicpmv4_7", "ocr": "minicpm_ocr"}.get(version)
         return write_native(folder, native) if native else write_minicpmv(folder, version)
 
-    return {version: write(version) for version in VERSIONS}
+    return {version: write(version) for version in (*VERSIONS, "ocr")}
 
 
 @pytest.fixture(params=VERSIONS)
@@ -96,6 +99,24 @@ def test_only_new_pictures_run_and_all_of_them_together(engine: Engine, looks: l
     assert engine.model.joint is (engine.family.name == "minicpm-v-2.5")
 
 
+def test_views_of_several_pictures_go_through_the_tower_as_batches(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    tower = engine.model.model.model.vision_tower if hasattr(engine.model, "model") else engine.model.vpm
+    forward = tower.forward
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        target = kwargs.get("target_sizes", args[1] if len(args) > 1 else None)
+        passes.append(len(target) if hasattr(engine.model, "model") else len(args[0]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(tower, "forward", count)
+    shown = [picture(0, 40, 40), picture(1, 40, 40), picture(2, 44, 40), picture(3, 40, 42), picture(4, 40, 40)]
+    engine.generate(ask(*shown, "?"), sampling=GREEDY)
+    assert (passes, len(engine.prepare(ask(*shown)).pictures.views)) == ([4, 1], 5)
+
+
 def test_cached_features_are_those_of_a_cold_run(engine: Engine) -> None:
     request = engine.prepare(ask(picture(0), picture(1, 90, 200), "?"))
     alone = engine.prepare(ask(picture(1, 90, 200), "?"))
@@ -140,6 +161,24 @@ def test_a_further_picture_keeps_the_prefix_through_the_first(folders: dict[str,
         assert answer.usage is not None
         assert (answer.usage.cached_tokens > last) is not joint
         assert answer == cold(folders[version], [*turns, *ask(picture(1), "And this?")])
+
+
+@pytest.mark.parametrize("version", ["4.6", "4.7", "ocr"])
+def test_what_cannot_go_back_goes_on_behind_the_last_picture(version: str, folders: dict[str, Path]) -> None:
+    engine = load(folders[version], dtype="float32", device="cpu")
+    assert not can_rewind(engine.model.config, DynamicCache(config=engine.model.config))
+    turn = ask("Look at this:", picture(), "What is it?")
+    further = [*turn, {"role": "assistant", "content": "A lamp."}, *ask("And here?", picture(1), "And this?")]
+    more = [*further, {"role": "assistant", "content": "A cup."}, {"role": "user", "content": "Sure?"}]
+    same = ask("Look at this:", picture(), "Where does it stand?")
+    first, last = (engine.prepare(prompt).pictures.end for prompt in (turn, further))
+    for prompt, kept in ((turn, 0), (same, first), (further, first), (more, last), (same, 0)):
+        answer = engine.generate(prompt, sampling=GREEDY)
+        assert answer == cold(folders[version], prompt)
+        assert answer.usage.cached_tokens == kept
+        with load(folders[version], dtype="float32", device="cpu") as other:
+            expected = first_logits(other, prompt)
+        torch.testing.assert_close(first_logits(engine, prompt), expected, rtol=0, atol=1e-4)
 
 
 def test_another_adapter_and_the_end_drop_the_features(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
+import math
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from PIL import Image
 from minicpm_core import PictureSettings, pdfium
 from minicpm_core.attachments import read_attachment
 from minicpm_core.messages import check_messages
+from minicpm_core.vision.film import join_frames
 from minicpm_core.vision.video import read_video
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -150,6 +155,80 @@ def test_long_films_give_frames_at_equal_distances(tmp_path: Path) -> None:
     assert [round(time, 1) for time in video.times] == [0.0, 2.0, 3.8, 5.8]
     (only,) = read_video({"type": "video", "video": film}, PictureSettings(max_num_frames=1)).times
     assert only == 0
+
+
+def official(name: str) -> Any:
+    """Return a method of transformers' video processor; its module itself cannot be imported without torchvision."""
+    import torch
+    import transformers
+
+    file = Path(transformers.__file__).parent / "models" / "minicpmv4_6" / "video_processing_minicpmv4_6.py"
+    (found,) = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.FunctionDef) and n.name == name]
+    found.decorator_list, found.returns = [], None
+    for argument in found.args.args:
+        argument.annotation = None
+    scope: dict[str, Any] = {"np": np, "math": math, "torch": torch}
+    exec(compile(ast.Module([found], []), str(file), "exec"), scope)
+    return partial(scope[name], None)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (64, 64), (300, 40), (40, 300)])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
+def test_frames_side_by_side_are_those_of_transformers(size: tuple[int, int], count: int) -> None:
+    import torch
+
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size[1], size[0], 3), dtype=np.uint8)
+    joined = join_frames([Image.fromarray(one) for one in pixels])
+    expected = official("concat_frames_as_image")(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert np.array_equal(np.asarray(joined), expected[0].permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("stack", [2, 3, 5])
+@pytest.mark.parametrize("frames", [30, 27, 31, 9])
+def test_stacked_frames_are_those_of_transformers(stack: int, frames: int, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    with av.open(str(film), "w") as writer:
+        track = writer.add_stream("mpeg4", rate=10)
+        track.width, track.height, track.pix_fmt, track.gop_size = 64, 48, "yuv420p", 1
+        for n in range(frames):
+            grey = np.full((48, 64, 3), 20 + 7 * n, np.uint8)
+            for packet in track.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")):
+                writer.mux(packet)
+        for packet in track.encode():
+            writer.mux(packet)
+    video = read_video({"type": "video", "video": film}, PictureSettings(stack_frames=stack))
+    about = SimpleNamespace(duration=frames / 10, fps=10, total_num_frames=frames)
+    chosen = official("sample_frames")(about, max_num_frames=128, stack_frames=stack)
+    seconds = math.ceil(frames / 10)
+    expected = []  # of each second the first frame, then those of the others that lie in it
+    for n in range(seconds):
+        expected += [[chosen[n]], [i for i in chosen[seconds:] if i // 10 == n]]
+
+    def number(image: Image.Image, column: int, row: int) -> int:
+        pixel = image.getpixel((column * 70 + 30, row * 54 + 20))
+        assert isinstance(pixel, tuple)
+        return round((pixel[0] - 20) / 7)
+
+    found = []
+    for image in video.frames:
+        columns, rows = (image.width + 6) // 70, (image.height + 6) // 54
+        found.append([number(image, column, row) for row in range(rows) for column in range(columns)])
+    assert found == [group for group in expected if group]
+
+
+def test_a_long_film_is_stacked_between_the_frames_that_are_taken(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", seconds=6)
+    settings = PictureSettings(max_num_frames=2, stack_frames=3)
+    first, between, last = read_video({"type": "video", "video": film}, settings).frames
+    assert [second(frame) for frame in (first, last)] == [0, 5], "and the film ends before the next"
+    assert between.size == (64, 2 * 48 + 6)
+    assert [second(between.crop((0, top, 64, top + 48))) for top in (0, 54)] == [1, 3]  # at 5 / 3 and 10 / 3
+
+
+def test_what_was_chosen_one_by_one_is_not_stacked(tmp_path: Path) -> None:
+    film, settings = write_film(tmp_path / "film.mp4", seconds=2), PictureSettings(stack_frames=3)
+    assert len(read_video({"type": "video", "video": film, "times": [0, 1]}, settings).frames) == 2
+    assert len(read_video({"type": "video", "video": [Image.new("RGB", (9, 9))] * 2}, settings).frames) == 2
 
 
 def test_times_can_be_told(tmp_path: Path) -> None:

@@ -146,6 +146,29 @@ def test_16_bit_values_are_scaled_and_not_cut_off() -> None:
     assert np.asarray(read_image(Image.fromarray(values.astype(np.int32))))[0, :, 2].tolist() == expected
 
 
+def test_16_bits_per_channel_become_8() -> None:
+    row = b"\0" + struct.pack(">HHH", 65535, 32896, 257) * 3
+    pixels = [
+        (b"IHDR", struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(row * 2)),
+        (b"IEND", b""),
+    ]
+    assert first_pixel(write_png(pixels)) == (255, 128, 1)
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.5), (0.0, 1.0), (-1.0, 9.0), (0.0, 300.0)])
+def test_values_of_another_scale_are_refused(values: tuple[float, float]) -> None:
+    source = encode(Image.fromarray(np.array([values], np.float32)), "TIFF")
+    with pytest.raises(ValueError, match=f"floating-point values of {values[0]:g} to {values[1]:g}; those of 0 to 255"):
+        read_image(source)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_pictures_of_phones_say_what_they_are(brand: bytes) -> None:
+    with pytest.raises(ValueError, match="in HEIC, the format of many phones, which is not decoded here: save or send"):
+        read_image(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(99))
+
+
 def test_the_first_frame_of_several_is_taken() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0))]
     for kind in ("GIF", "PNG", "TIFF"):
@@ -163,7 +186,10 @@ def test_the_given_image_is_not_changed() -> None:
 def header(width: int, height: int) -> bytes:
     """Return a PNG of any size that holds no pixels."""
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = [(b"IHDR", size), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    return write_png([(b"IHDR", size), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")])
+
+
+def write_png(parts: list[tuple[bytes, bytes]]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
         for name, content in parts

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from minicpm_core import Engine, PictureSettings, Sampling, load
+from minicpm_core.checkpoints import open_checkpoint
+from minicpm_core.vision.native import load_pictures
 from minicpm_core.vision.prompt import Picture, Pictures
 from minicpm_core.vision.video import read_video
 from tests.toy_minicpmv import QUERIES, write_minicpmv
@@ -80,6 +82,22 @@ def test_other_families_read_frames_one_by_one(tmp_path: Path) -> None:
     assert engine.generate(ask(video(frames(3)), "?"), sampling=GREEDY).usage is not None
     with pytest.raises(ValueError, match="together is 2, but this model reads frames one by one"):
         engine.prepare(ask(video(frames(2), together=2)))
+
+
+def test_only_families_that_were_shown_stacked_frames_take_them(tmp_path: Path) -> None:
+    older = load(write_minicpmv(tmp_path / "older", "4.5"), dtype="float32", device="cpu")
+    with pytest.raises(ValueError, match=r"no stack_frames; leave it out. They have: .*max_num_frames"):
+        older.prepare(ask("?"), pictures=PictureSettings(stack_frames=2))
+    with pytest.raises(ValueError, match="stack_frames is 11; accepted: 1 to 10"):
+        PictureSettings(stack_frames=11)
+    folder = write_native(tmp_path / "newer", "minicpmv4_7", weights=False)
+    checkpoint = open_checkpoint(folder)
+    assert load_pictures(checkpoint).defaults == PictureSettings(6, "16x", True, 128, 1)
+    (folder / "video_preprocessor_config.json").write_text('{"max_num_frames": 7, "stack_frames": 3}')
+    assert load_pictures(checkpoint).defaults == PictureSettings(6, "16x", True, 7, 3)
+    (folder / "video_preprocessor_config.json").write_text('{"stack_frames": "3"}')
+    with pytest.raises(ValueError, match=r"stack_frames in video_preprocessor_config.json is '3'; a whole number"):
+        load_pictures(checkpoint)
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0", "2.5"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import threading
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,9 +21,9 @@ from minicpm_app.web.drawing import FileState, draw_files, draw_turn
 from minicpm_app.web.events import Desk, Refused
 from minicpm_app.web.guard import Policy, check_login, choose_password, is_local
 from minicpm_app.web.highlights import PageText, draw_pdf_page, find, is_unchanged, mark_text
-from minicpm_app.web.library import Library, Limits
+from minicpm_app.web.library import Collection, Library, Limits
 from minicpm_app.web.texts import TEXTS, choose_language, say
-from minicpm_app.web.uploads import add_files, list_files
+from minicpm_app.web.uploads import Uploads
 from minicpm_core import load
 from minicpm_core.rag import Passage
 from tests.toy import write_llama
@@ -37,8 +40,20 @@ def library(tmp_path: Path) -> Iterator[Library]:
     made.close()
 
 
-async def _add(library: Library, collection: Any, *files: Path) -> dict[str, FileState]:
-    return {s.name: replace(s) async for states in add_files(library, collection, files, "en") for s in states}
+def _add(library: Library, collection: Collection, *files: Path) -> dict[str, FileState]:
+    """Drop copies of files into a collection; return what became of them."""
+    place = library.folder.parent / "dropped"
+    place.mkdir(exist_ok=True)
+    uploads = Uploads(library)
+    uploads.put(collection, [Path(shutil.copy(file, place)) for file in files], "en")
+    _wait(uploads, collection)
+    assert list(place.iterdir()) == list(collection.incoming.iterdir()) == []
+    return {state.name: state for state in uploads.files(collection)}
+
+
+def _wait(uploads: Uploads, collection: Collection) -> None:
+    while uploads.is_busy(collection):
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("stopping", ["stop", "leave"])
@@ -82,7 +97,7 @@ async def test_an_answer_its_source_and_what_is_refused(library: Library) -> Non
     for question, reason in (("  ", "Type a question"), ("Who?", "has no files yet")):
         with pytest.raises(Refused, match=reason):
             await anext(desk.ask(VISITOR, "en", collection.id, question))
-    states = await _add(library, collection, *DOCUMENTS.iterdir())
+    states = _add(library, collection, *DOCUMENTS.iterdir())
     assert {name: state.state for name, state in states.items()} == dict.fromkeys(collection.file_names(), "ready")
     pieces = [live async for _, live in desk.ask(VISITOR, "en", collection.id, "Who repairs the roof?")]
     assert pieces[-1] == ""
@@ -103,15 +118,15 @@ async def test_an_answer_its_source_and_what_is_refused(library: Library) -> Non
     assert "has changed since the answer" in await desk.open_source(VISITOR, "en", 0, 1)
     library.remove(collection, "lease.txt")
     assert "no longer in the collection" in await desk.open_source(VISITOR, "en", 0, 1)
-    assert [file.name for file in list_files(collection)] == ["falcon-lamp.pdf", "仓库手册.txt"]
+    assert collection.file_names() == ["falcon-lamp.pdf", "仓库手册.txt"]
 
 
-async def test_files_that_are_refused_leave_no_trace(library: Library, tmp_path: Path) -> None:
+def test_files_that_are_refused_leave_no_trace(library: Library, tmp_path: Path) -> None:
     collection = library.create("Mixed", "en")
     contents = {"a.pdf": b"no", "b.mp3": b"x", "c.txt": b"  ", "d.txt": b"x " * 600_000, "e.txt": b"The gate is green."}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    states = await _add(library, collection, *(tmp_path / name for name in contents))
+    states = _add(library, collection, *(tmp_path / name for name in contents))
     reasons = {"a.pdf": "is damaged", "b.mp3": "is of a kind", "c.txt": "is empty", "d.txt": "is larger than 1 MB"}
     for name, reason in reasons.items():
         assert states[name].state == "failed"
@@ -119,8 +134,51 @@ async def test_files_that_are_refused_leave_no_trace(library: Library, tmp_path:
     assert collection.file_names() == ["e.txt"]
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "e.txt").write_bytes(b"")
-    assert (await _add(library, collection, tmp_path / "again" / "e.txt"))["e.txt"].state == "failed"
+    assert (_add(library, collection, tmp_path / "again" / "e.txt"))["e.txt"].state == "failed"
     assert (collection.documents / "e.txt").read_bytes() == contents["e.txt"]  # the earlier one is kept
+
+
+def test_uploads_go_on_after_a_restart_and_end_with_their_collection(library: Library, tmp_path: Path) -> None:
+    collection, other = library.create("Kept", "en"), library.create("Deleted", "en")
+    uploads = Uploads(library)
+    begun, go_on = threading.Event(), threading.Event()
+    add = library.add
+
+    def add_slowly(collection: Collection, file: Path, on_progress: Any) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        add(collection, file, on_progress)
+
+    library.add = add_slowly  # type: ignore[method-assign]
+    for n, place in enumerate((collection, other)):
+        files = [tmp_path / f"{n}-{k}.txt" for k in range(2)]
+        for file in files:
+            file.write_text(f"The gate {file.stem} is green.", encoding="utf-8")
+        uploads.put(place, files, "en")
+    assert begun.wait(60)
+    assert [(file.name, file.state) for file in uploads.files(collection)][1] == ("0-1.txt", "waiting")
+    deleting = threading.Thread(target=library.delete, args=(other,))
+    deleting.start()
+    library._closed = True
+    go_on.set()
+    deleting.join()
+    library.close()
+    _wait(uploads, collection)
+    _wait(uploads, other)
+    assert not other.folder.exists()
+    assert collection.file_names() == []
+    again = Library(library.folder, "demo")
+    uploads = Uploads(again)
+    assert {file.name for file in uploads.files(collection)} == {"0-0.txt", "0-1.txt"}
+    _wait(uploads, collection)
+    assert [(file.name, file.state) for file in uploads.files(collection)] == [
+        ("0-0.txt", "ready"),
+        ("0-1.txt", "ready"),
+    ]
+    index = again.index(collection)
+    assert index is not None
+    assert index.count() == 2
+    again.close()
 
 
 def test_collections_outlive_the_library(library: Library) -> None:

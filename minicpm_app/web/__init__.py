@@ -78,7 +78,8 @@ def serve(
     """
     from starlette.middleware import Middleware
 
-    from minicpm_app.web.page import APPEARANCE, make_page
+    from minicpm_app.web.appearance import APPEARANCE
+    from minicpm_app.web.page import make_page
 
     names = ("127.0.0.1", "localhost", "[::1]", host) if is_local(host) else None
     blocks = make_page(chat, library)

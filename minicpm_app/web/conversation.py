@@ -50,7 +50,8 @@ class Run:
     def __init__(self, stream: AsyncIterator[Any]) -> None:
         self._items: asyncio.Queue[Any] = asyncio.Queue()
         self.stopped = False
-        self._task = asyncio.create_task(self._pump(stream))
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._pump(stream))
 
     async def _pump(self, stream: Any) -> None:
         try:
@@ -63,9 +64,9 @@ class Run:
             self._items.put_nowait(_END)
 
     def stop(self) -> None:
-        """Leave the stream; the engine notices before its next token."""
+        """Leave the stream; the engine notices before its next token. From any thread."""
         self.stopped = True
-        self._task.cancel()
+        self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def end(self) -> None:
         """Stop, and wait until the stream is closed."""
@@ -93,9 +94,16 @@ class Conversation:
     """What a tab of a browser has asked."""
 
     turns: list[Turn] = field(default_factory=list)
-    pictures: list[Path] = field(default_factory=list)
-    """Those that go with the next question."""
+    pictures: dict[Path, str] = field(default_factory=dict)
+    """Those that go with the next question; each with a small copy as a data URI."""
     run: Run | None = None
+
+    def stop(self) -> None:
+        """End the answer in work within a token."""
+        if self.run:
+            self.run.stop()
+            for turn in self.turns[-1:]:
+                turn.state = "stopped"
 
     def history(self) -> list[tuple[str, str]]:
         """Return the last answered turns as LangChain takes them."""

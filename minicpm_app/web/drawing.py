@@ -19,12 +19,16 @@ _CITATION = re.compile(r"\[(\d{1,3})\]")
 
 @dataclass
 class FileState:
-    """A file of a collection, and how far it is."""
+    """A file of a collection, and how far it is: `share` (0 to 1, None before that is known) and `passages` so far.
+
+    `note` tells why it failed.
+    """
 
     name: str
     state: Literal["waiting", "reading", "ready", "failed"] = "ready"
     note: str = ""
-    share: float = 0.0
+    share: float | None = None
+    passages: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -38,7 +42,7 @@ def _markdown() -> Any:
 def draw_turn(turn: Turn, number: int, language: Language, *, window: int, ahead: int = 0) -> str:
     """Return a turn; `number` is its place in the conversation, `window` the context window in tokens."""
     pictures = "".join(f'<img src="{uri}" alt="">' for uri in turn.pictures)
-    parts = [f'<div class="mc-question" dir="auto">{pictures}<p>{escape(turn.question)}</p></div>']
+    parts = [f'<div class="mc-question">{pictures}<p>{escape(turn.question)}</p></div>']
     body = ""
     if turn.reasoning:
         opened = "" if turn.answer else " open"
@@ -56,7 +60,7 @@ def draw_turn(turn: Turn, number: int, language: Language, *, window: int, ahead
         body += _sources(turn, number, language)
     if turn.used:
         body += f'<p class="mc-used">{escape(say(language, "used", used=f"{turn.used:,}", window=f"{window:,}"))}</p>'
-    parts.append(f'<div class="mc-answer" data-state="{turn.state}" dir="auto">{body}</div>')
+    parts.append(f'<div class="mc-answer" data-state="{turn.state}">{body}</div>')
     return "".join(parts)
 
 
@@ -107,22 +111,41 @@ def draw_files(files: Sequence[FileState], language: Language) -> str:
         return f'<p class="mc-quiet">{escape(say(language, "no_files"))}</p>'
     rows = ""
     for file in files:
-        name, state = escape(file.name, quote=True), {"waiting": "waiting_file"}.get(file.state, file.state)
-        note = escape(file.note or say(language, state))
-        bar = f'<progress max="1" value="{file.share:.3f}"></progress>' if file.state == "reading" else ""
+        name = escape(file.name, quote=True)
+        if file.state == "reading" and file.passages:
+            note = say(language, "embedding", chunks=file.passages)
+        else:
+            note = file.note or say(language, "waiting_file" if file.state == "waiting" else file.state)
+        value = "" if file.share is None else f' value="{file.share:.3f}"'
+        bar = f'<progress max="1"{value}></progress>' if file.state == "reading" else ""
         label = escape(say(language, "remove"), quote=True)
-        remove = f'<button class="mc-remove" data-file="{name}" aria-label="{label} {name}" title="{label}">×</button>'
+        button = f'<button class="mc-remove" data-file="{name}" aria-label="{label} {name}" title="{label}">×</button>'
+        remove = button if file.state in ("ready", "failed") else ""
         rows += (
             f'<li data-state="{file.state}"><span class="mc-name" title="{name}">{name}</span>'
-            f"{remove if file.state == 'ready' else ''}<span class='mc-note'>{note}</span>{bar}</li>"
+            f'{remove}<span class="mc-note">{escape(note)}</span>{bar}</li>'
         )
     return f'<ul class="mc-files">{rows}</ul>'
+
+
+def draw_attached(pictures: Sequence[str], language: Language) -> str:
+    """Return the pictures that go with the next question, each with a button that removes it."""
+    if not pictures:
+        return ""
+    label = escape(say(language, "remove"), quote=True)
+    items = "".join(
+        f'<li><img src="{uri}" alt=""><button class="mc-remove" data-picture="{n}" aria-label="{label} {n + 1}" '
+        f'title="{label}">×</button></li>'
+        for n, uri in enumerate(pictures)
+    )
+    return f'<ul class="mc-attached">{items}</ul><p class="mc-quiet">{escape(say(language, "pictures_alone"))}</p>'
 
 
 def draw_source(passage: Passage, n: int, page: PagePicture | PageText, note: str, language: Language) -> str:
     """Return the panel with the page that passage `n` stands on."""
     head = f'<h4><span class="mc-number">{n}</span> {escape(name_place(passage, language))}</h4>'
     head += f'<p class="mc-quiet">{escape(note)}</p>' if note else ""
+    head = f'<button class="mc-back">↑ {escape(say(language, "back"))}</button>{head}'
     if isinstance(page, PageText):
         tags = {"plain": "span", "passage": 'mark class="mc-passage"', "quote": 'mark class="mc-quote"'}
         pieces = "".join(f"<{tags[k]}>{escape(text)}</{tags[k].split()[0]}>" for k, text in page.pieces)

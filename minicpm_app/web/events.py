@@ -13,7 +13,7 @@ from typing import Any
 
 from minicpm_app.web.answering import answer, ask_documents, ask_model
 from minicpm_app.web.conversation import Conversation, Conversations, Turn
-from minicpm_app.web.drawing import draw_conversation, draw_source, draw_turn
+from minicpm_app.web.drawing import draw_attached, draw_conversation, draw_source, draw_turn
 from minicpm_app.web.highlights import PagePicture, PageText, draw_pdf_page, is_unchanged, mark_text
 from minicpm_app.web.library import Collection, Library
 from minicpm_app.web.texts import say
@@ -82,12 +82,12 @@ class Desk:
         index = self.library.index(collection) if collection and not pictures else None
         if collection and not pictures and (index is None or not index.count()):
             raise Refused(say(language, "empty_collection"))
-        turn = Turn(question.strip(), collection.id if index and collection else None, [shrink(p) for p in pictures])
-        history, conversation.pictures = conversation.history(), []
+        turn = Turn(question.strip(), collection.id if index and collection else None, list(pictures.values()))
+        history, conversation.pictures = conversation.history(), {}
         if index is not None:
             stream = ask_documents(self.chat, index, turn.question, history)
         else:
-            stream = ask_model(self.engine, turn.question, history, pictures, self._sampling())
+            stream = ask_model(self.engine, turn.question, history, list(pictures), self._sampling())
         conversation.turns.append(turn)
         over, number = self._over(conversation, language), len(conversation.turns) - 1
         drawn = 0.0
@@ -100,33 +100,41 @@ class Desk:
 
     def stop(self, visitor: str) -> None:
         """End the answer in work within a token."""
-        if run := self.conversations.get(visitor).run:
-            run.stop()
+        self.conversations.get(visitor).stop()
 
     def clear(self, visitor: str) -> None:
         """Forget the conversation."""
         self.stop(visitor)
         conversation = self.conversations.get(visitor)
-        conversation.turns, conversation.pictures = [], []
+        conversation.turns, conversation.pictures = [], {}
 
-    def attach(self, visitor: str, files: Sequence[Path], language: Language) -> int:
-        """Keep pictures for the next question; return how many there are.
+    def attach(self, visitor: str, files: Sequence[Path], language: Language) -> None:
+        """Keep pictures for the next question.
 
         Raises:
-            Refused: too many, or one that is no picture.
+            Refused: too many, or one that is no picture; the others are kept.
         """
-        from minicpm_core.images import read_image
-
-        conversation = self.conversations.get(visitor)
-        if len(conversation.pictures) + len(files) > MOST_PICTURES:
-            raise Refused(say(language, "most_pictures", count=MOST_PICTURES))
+        pictures = self.conversations.get(visitor).pictures
+        bad = []
         for file in files:
+            if len(pictures) >= MOST_PICTURES and file not in pictures:
+                raise Refused(say(language, "most_pictures", count=MOST_PICTURES))
             try:
-                read_image(str(file))
-            except (ValueError, OSError) as error:
-                raise Refused(say(language, "bad_picture", name=file.name)) from error
-        conversation.pictures += files
-        return len(conversation.pictures)
+                pictures[file] = shrink(file)
+            except (ValueError, OSError):
+                bad.append(file.name)
+        if bad:
+            raise Refused(say(language, "bad_picture", name=", ".join(bad)))
+
+    def detach(self, visitor: str, number: int) -> None:
+        """Drop one of the pictures that were kept for the next question."""
+        pictures = self.conversations.get(visitor).pictures
+        for picture in list(pictures)[number : number + 1]:
+            del pictures[picture]
+
+    def draw_attached(self, visitor: str, language: Language) -> str:
+        """Return the pictures that go with the next question."""
+        return draw_attached(list(self.conversations.get(visitor).pictures.values()), language)
 
     async def open_source(self, visitor: str, language: Language, number: int, n: int) -> str:
         """Return the page on which passage `n` of a turn stands, as HTML.

@@ -46,6 +46,11 @@ class Collection:
         return self.folder / "files"
 
     @property
+    def incoming(self) -> Path:
+        """The folder of files that are on their way."""
+        return self.folder / "incoming"
+
+    @property
     def index_folder(self) -> Path:
         """The folder of the index."""
         return self.folder / "index"
@@ -53,6 +58,10 @@ class Collection:
     def file_names(self) -> list[str]:
         """Return the names of the files, sorted."""
         return sorted(path.name for path in self.documents.iterdir() if path.is_file())
+
+
+class Ended(Exception):
+    """A file was not added, since the library is closed or its collection deleted."""
 
 
 class Library:
@@ -71,6 +80,8 @@ class Library:
         self._lock = threading.RLock()
         self._writing: dict[str, threading.Lock] = {}
         self._open: dict[str, Index] = {}
+        self._closed = False
+        self._deleted: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def collections(self) -> list[Collection]:
@@ -109,8 +120,19 @@ class Library:
             (collection.folder / _RECORD).write_text(record, encoding="utf-8")
             return collection
 
+    def obtain(self, name: str, language: Language) -> Collection:
+        """Return the collection with a name, a new one where there is none.
+
+        Raises:
+            ValueError: as of `create`.
+        """
+        with self._lock:
+            known = (collection for collection in self.collections() if collection.name == name)
+            return next(known, None) or self.create(name, language)
+
     def delete(self, collection: Collection) -> None:
-        """Delete a collection with its files and its index."""
+        """Delete a collection with its files and its index; what is being added to it is given up."""
+        self._deleted.add(collection.id)
         with self._lock_of(collection):
             self._forget(collection)
             (collection.folder / _RECORD).unlink(missing_ok=True)
@@ -134,11 +156,17 @@ class Library:
 
         Raises:
             ValueError: it cannot be read; the collection is as it was before.
+            Ended: the library was closed or the collection deleted meanwhile; likewise.
         """
         from minicpm_core.index import build_index
 
+        def show(progress: Progress) -> None:
+            self._go_on(collection)
+            on_progress(progress)
+
         target = collection.documents / file.name
         with self._lock_of(collection):
+            self._go_on(collection)
             earlier = target.read_bytes() if target.exists() else None
             shutil.copyfile(file, target)
             try:
@@ -146,7 +174,7 @@ class Library:
                     target,
                     persist_directory=collection.index_folder,
                     embeddings=None if collection.id in self._open else self._new_embeddings(collection),
-                    on_progress=on_progress,
+                    on_progress=show,
                 )
                 if report.failed and not (report.added or report.updated or report.unchanged):
                     raise ValueError(report.failed[0].reason)
@@ -181,11 +209,19 @@ class Library:
             return self._open[collection.id]
 
     def close(self) -> None:
-        """Close all indexes."""
+        """Give up what is being added, and close all indexes."""
+        self._closed = True
+        for writing in list(self._writing.values()):
+            with writing:
+                pass  # it has ended
         with self._lock:
             for index in self._open.values():
                 index.close()
             self._open.clear()
+
+    def _go_on(self, collection: Collection) -> None:
+        if self._closed or collection.id in self._deleted:
+            raise Ended
 
     def _new_embeddings(self, collection: Collection) -> str | None:
         from minicpm_core.index import recorded_embeddings

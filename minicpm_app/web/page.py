@@ -10,38 +10,24 @@ from typing import Any
 
 import gradio as gr
 
+from minicpm_app.web.appearance import (
+    CLICKS,
+    CONFIRM_DELETION,
+    FOLLOW,
+    KEEP_COLLECTION,
+    KEEP_LANGUAGE,
+    NAME_LANGUAGE,
+    REFUSE,
+    SHOW_SOURCE,
+    WHO,
+)
 from minicpm_app.web.drawing import draw_files, draw_status
 from minicpm_app.web.events import Desk, Refused
-from minicpm_app.web.library import Library
+from minicpm_app.web.library import Collection, Library
 from minicpm_app.web.texts import NAMES, choose_language, say
-from minicpm_app.web.uploads import add_files, list_files
+from minicpm_app.web.uploads import Uploads
 from minicpm_core.rag import Language
 
-_HERE = Path(__file__).parent
-_FONT = [
-    "system-ui",
-    "-apple-system",
-    "Segoe UI",
-    "Roboto",
-    "PingFang SC",
-    "Microsoft YaHei",
-    "Noto Sans CJK SC",
-    "sans-serif",
-]
-APPEARANCE: dict[str, Any] = {
-    "theme": gr.themes.Soft(primary_hue="teal", font=_FONT, font_mono=["ui-monospace", "Consolas", "monospace"]),
-    "css_paths": [_HERE / "page.css"],
-    "js": (_HERE / "page.js").read_text(encoding="utf-8").partition("\n")[2],
-}
-"""What `launch` is given: fonts of the system, so that none are asked for elsewhere."""
-_CLICKS = """element.addEventListener('click', (event) => {
-  const cite = event.target.closest('.mc-cite'), remove = event.target.closest('.mc-remove');
-  if (cite) trigger('click', {turn: Number(cite.dataset.turn), n: Number(cite.dataset.n)});
-  if (remove) trigger('click', {file: remove.dataset.file});
-});"""
-_FOLLOW = """const box = element.closest('#mc-talk-box');
-const everything = {childList: true, subtree: true, characterData: true};
-new MutationObserver(() => { if (box) box.scrollTop = box.scrollHeight; }).observe(element, everything);"""
 _NONE = ""
 """The choice of no collection."""
 
@@ -57,6 +43,7 @@ class _Page:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.library = desk.library
+        self.uploads = Uploads(desk.library)
         with gr.Blocks(title=say("en", "title"), analytics_enabled=False, delete_cache=(3600, 3600)) as self.blocks:
             self._lay_out()
             self._connect()
@@ -67,6 +54,7 @@ class _Page:
         self.id_of_tab, self.wish, self.wanted = (gr.Textbox(visible=False) for _ in range(3))
         self.sure = gr.Checkbox(visible=False)
         self.strings = gr.HTML(visible="hidden")
+        self.ticks = gr.Timer(0.4, active=False)
         with gr.Row(elem_id="mc-top"):
             self.status = gr.HTML(elem_id="mc-status", scale=5)
             choices = [(name, code) for code, name in NAMES.items()]
@@ -82,11 +70,12 @@ class _Page:
                     self.delete = gr.Button(size="sm", variant="stop", elem_id="mc-delete")
                 self.drop = gr.File(file_count="multiple", show_label=False, elem_id="mc-drop", height=92)
                 self.limits = gr.HTML(elem_id="mc-limits")
-                self.files = gr.HTML(js_on_load=_CLICKS, elem_id="mc-files")
+                self.files = gr.HTML(js_on_load=CLICKS + REFUSE, elem_id="mc-files")
             with gr.Column(scale=6, min_width=320, elem_id="mc-middle"):
                 with gr.Column(elem_id="mc-talk-box"):
-                    self.talk = gr.HTML(js_on_load=_CLICKS + _FOLLOW, elem_id="mc-talk")
-                    self.live = gr.HTML(js_on_load=_CLICKS + _FOLLOW, elem_id="mc-live")
+                    self.talk = gr.HTML(js_on_load=CLICKS + FOLLOW, elem_id="mc-talk")
+                    self.live = gr.HTML(js_on_load=CLICKS + FOLLOW, elem_id="mc-live")
+                self.attached = gr.HTML(js_on_load=CLICKS, elem_id="mc-attached")
                 self.question = gr.Textbox(
                     lines=1, max_lines=6, show_label=False, autofocus=True, elem_id="mc-question", max_length=20_000
                 )
@@ -103,7 +92,6 @@ class _Page:
                     )
                     self.stop = gr.Button(size="md", variant="stop", min_width=90, interactive=False, elem_id="mc-stop")
                     self.send = gr.Button(size="md", variant="primary", min_width=90, elem_id="mc-send")
-                self.attached = gr.HTML(elem_id="mc-attached")
             with gr.Column(scale=5, min_width=300, elem_id="mc-right"):
                 self.source = gr.HTML(elem_id="mc-source")
 
@@ -115,50 +103,42 @@ class _Page:
             self.strings, self.status, self.switch, self.collection, self.new, self.name, self.create, self.delete,
             self.limits, self.question, self.clear, self.pictures, self.stop, self.send,
         ]  # fmt: skip
-        shown = [*named, self.files, self.talk, self.live, self.source, self.attached]
+        shown = [*named, self.files, self.talk, self.live, self.source, self.attached, self.ticks]
         self.blocks.load(
             self._load,
             [self.id_of_tab, self.wish, self.wanted],
             [self.visitor, self.language, *shown],
-            js="() => [window.minicpmVisitor(), window.minicpmLanguage(), window.minicpmCollection()]",
+            js=WHO,
             **silent,
         )
-        remember = (
-            "(choice, ...rest) => { localStorage.setItem('minicpm-language', choice); return [choice, ...rest]; }"
-        )
-        self.switch.input(
-            self._switch, [self.switch, self.visitor, self.collection], [self.language, *shown], js=remember, **at_once
-        )
-        keep = "(id, ...rest) => { localStorage.setItem('minicpm-collection', id || ''); return [id, ...rest]; }"
-        chosen = [self.files, self.question]
-        self.collection.input(self._choose, [self.collection, self.language], chosen, js=keep, **at_once)
-        self.create.click(
-            self._create, [self.name, self.language], [self.collection, self.name, self.new, *chosen], **at_once
-        ).success(
-            None, [self.collection], js="(id) => { localStorage.setItem('minicpm-collection', id || ''); }", **at_once
-        )
-        ask = json.dumps({code: say(code, "delete_sure") for code in NAMES})
-        self.delete.click(
-            self._delete,
-            [self.collection, self.language, self.sure],
-            [self.collection, *chosen],
-            js=f"(id, language) => [id, language, id ? window.confirm({ask}[language]) : false]",
-            **at_once,
-        )
-        self.drop.upload(self._upload, [self.drop, self.collection, self.language], [self.drop, self.files], **silent)
-        self.files.click(self._remove, [self.collection, self.language], [self.files], **silent)
+        self.switch.change(None, [self.switch], js=NAME_LANGUAGE, **at_once)
+        asked = [self.switch, self.visitor, self.collection]
+        self.switch.input(self._switch, asked, [self.language, *shown], js=KEEP_LANGUAGE, **at_once)
+        files = [self.files, self.question, self.ticks]
+        self.collection.input(self._choose, [self.collection, self.language], files, js=KEEP_COLLECTION, **at_once)
+        chosen = [self.collection, *files]
+        sure = [self.collection, self.switch, self.sure]
+        dropped = [self.drop, self.collection, self.language]
+        for done in (
+            self.create.click(self._create, [self.name, self.language], [self.name, self.new, *chosen], **at_once),
+            self.delete.click(self._delete, sure, chosen, js=CONFIRM_DELETION, **at_once),
+            self.drop.upload(self._upload, dropped, [self.drop, *chosen], **silent),
+            self.files.click(self._edit_files, [self.collection, self.language], chosen, **silent),
+        ):
+            done.success(None, [self.collection], js=KEEP_COLLECTION, **at_once)
+        told = [self.collection, self.language, self.files]
+        self.ticks.tick(self._tell_files, told, [self.files, self.ticks], **at_once)
         outputs = [self.question, self.talk, self.live, self.send, self.stop, self.attached]
         for asked in (self.send.click, self.question.submit):
             asked(self._ask, [*who, self.collection, self.question], outputs, concurrency_limit=None, **silent)
         self.stop.click(self._stop, [self.visitor], [self.stop], **at_once)
         self.clear.click(self._clear, who, [self.talk, self.live, self.source, self.attached], **at_once)
-        self.pictures.upload(self._attach, [*who, self.pictures], [self.attached], **silent)
+        self.pictures.upload(self._attach, [*who, self.pictures], [self.attached, self.pictures], **silent)
+        self.attached.click(self._detach, who, [self.attached], **at_once)
         for area in (self.talk, self.live):
-            area.click(self._open, who, [self.source], **silent).success(
-                None, js="() => setTimeout(window.minicpmShowSource, 80)", **at_once
-            )
+            area.click(self._open, who, [self.source], **silent).success(None, js=SHOW_SOURCE, **at_once)
 
-    def _load(self, id_: str, wish: str, wanted: str) -> list[Any]:
+    async def _load(self, id_: str, wish: str, wanted: str) -> list[Any]:
         language = choose_language(wish)
         self.desk.stop(id_)  # of a tab that was loaded again while an answer was written
         collections = self.library.collections()
@@ -170,9 +150,9 @@ class _Page:
         return [language, *self._show(language, choice), *self._content(visitor, language, choice)]
 
     def _content(self, visitor: str, language: Language, choice: str) -> list[Any]:
-        files = draw_files(list_files(self.library.find(choice)), language)
-        hint = _hint(language)
-        return [files, self.desk.draw(visitor, language), "", hint, self._tell_pictures(visitor, language)]
+        files = self._files(choice, language)
+        talk, attached = self.desk.draw(visitor, language), self.desk.draw_attached(visitor, language)
+        return [files, talk, "", _hint(language), attached, self._watching(choice)]
 
     def _show(self, language: Language, choice: str) -> list[Any]:
         """Return the parts with their texts, in the order of `named`."""
@@ -188,8 +168,8 @@ class _Page:
             gr.update(label=text("new_name")),
             gr.update(value=text("create")),
             gr.update(value=text("delete")),
-            f'<p class="mc-quiet">{told}</p>',
-            gr.update(placeholder=text("ask_here" if choice else "chat_here")),
+            f'<p class="mc-quiet" data-most-bytes="{limits.megabytes * 2**20}">{told}</p>',
+            gr.update(label=text("ask"), placeholder=text("ask_here" if choice else "chat_here")),
             gr.update(value=text("clear")),
             gr.update(label=text("pictures")),
             gr.update(value=text("stop")),
@@ -203,38 +183,58 @@ class _Page:
 
     def _choose(self, choice: str, language: Language) -> list[Any]:
         hint = say(language, "ask_here" if choice else "chat_here")
-        return [draw_files(list_files(self.library.find(choice)), language), gr.update(placeholder=hint)]
+        return [self._files(choice, language), gr.update(placeholder=hint), self._watching(choice)]
 
     def _create(self, name: str, language: Language) -> list[Any]:
         try:
             collection = self.library.create(name or "", language)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        chosen = self._choose(collection.id, language)
-        return [self._collections(language, collection.id), "", gr.update(open=False), *chosen]
+        return ["", gr.update(open=False), *self._select(collection.id, language)]
 
     def _delete(self, choice: str, language: Language, sure: bool) -> list[Any]:
         if (collection := self.library.find(choice)) and sure:
             self.library.delete(collection)
             choice = next((other.id for other in self.library.collections()), _NONE)
+        return self._select(choice, language)
+
+    def _select(self, choice: str, language: Language) -> list[Any]:
         return [self._collections(language, choice), *self._choose(choice, language)]
 
-    async def _upload(self, files: list[str] | None, choice: str, language: Language) -> AsyncIterator[tuple[Any, str]]:
-        collection, paths = self.library.find(choice), [Path(file) for file in files or []]
-        limit = self.library.limits.count
-        if collection is None or len(paths) > limit:
-            many = say(language, "too_many", given=len(paths), count=limit)
-            gr.Warning(say(language, "no_target") if collection is None else many)
-            yield None, draw_files(list_files(collection), language)
-            return
-        async for states in add_files(self.library, collection, paths, language):
-            yield None, draw_files(states, language)
+    def _upload(self, files: list[str] | None, choice: str, language: Language) -> list[Any]:
+        paths, limit = [Path(file) for file in files or []], self.library.limits.count
+        if len(paths) > limit:
+            gr.Warning(say(language, "too_many", given=len(paths), count=limit))
+        elif paths:
+            collection = self._target(choice, language)
+            self.uploads.put(collection, paths, language)
+            choice = collection.id
+        return [None, *self._select(choice, language)]
 
-    def _remove(self, choice: str, language: Language, event: gr.EventData) -> str:
-        collection, name = self.library.find(choice), event._data.get("file")
-        if collection and isinstance(name, str):
-            self.library.remove(collection, name)
-        return draw_files(list_files(collection), language)
+    def _target(self, choice: str, language: Language) -> Collection:
+        """Return the chosen collection; where none is, the one for such files."""
+        return self.library.find(choice) or self.library.obtain(say(language, "first_collection"), language)
+
+    def _tell_files(self, choice: str, language: Language, shown: str) -> list[Any]:
+        watching = self._watching(choice)  # before the list, which then has the last change
+        files = self._files(choice, language)
+        return [gr.skip() if files == shown else files, watching]
+
+    def _files(self, choice: str, language: Language) -> str:
+        return draw_files(self.uploads.files(self.library.find(choice)), language)
+
+    def _watching(self, choice: str) -> Any:
+        return gr.Timer(active=self.uploads.is_busy(self.library.find(choice)))
+
+    def _edit_files(self, choice: str, language: Language, event: gr.EventData) -> list[Any]:
+        refused, name, collection = event._data.get("refused"), event._data.get("file"), self.library.find(choice)
+        if refused:
+            collection = self._target(choice, language)
+            reason = say(language, "too_large", size=self.library.limits.megabytes)
+            self.uploads.refuse(collection, [str(name)[:255] for name in refused[:100]], reason)
+        elif collection and isinstance(name, str):
+            self.uploads.remove(collection, name)
+        return self._select(collection.id if collection else choice, language)
 
     async def _ask(self, visitor: str, language: Language, choice: str, question: str) -> AsyncIterator[list[Any]]:
         busy = [gr.update(interactive=False), gr.update(interactive=True), ""]
@@ -243,7 +243,7 @@ class _Page:
             async for over, live in self.desk.ask(visitor, language, choice, question or ""):
                 yield ["" if first else gr.skip(), over, live, *busy]
                 first = False
-        except Refused as error:
+        except ValueError as error:  # Refused, or a tab of before a restart
             gr.Warning(str(error))
             yield [gr.skip()] * 6
             return
@@ -257,17 +257,16 @@ class _Page:
         self.desk.clear(visitor)
         return [self.desk.draw(visitor, language), "", _hint(language), ""]
 
-    def _attach(self, visitor: str, language: Language, files: list[str] | None) -> str:
+    def _attach(self, visitor: str, language: Language, files: list[str] | None) -> tuple[str, None]:
         try:
             self.desk.attach(visitor, [Path(file) for file in files or []], language)
         except Refused as error:
             gr.Warning(str(error))
-        return self._tell_pictures(visitor, language)
+        return self.desk.draw_attached(visitor, language), None
 
-    def _tell_pictures(self, visitor: str, language: Language) -> str:
-        count = len(self.desk.conversations.get(visitor).pictures)
-        told = f"{say(language, 'picture_count', count=count)}. {say(language, 'pictures_alone')}"
-        return f'<p class="mc-quiet">{told}</p>' if count else ""
+    def _detach(self, visitor: str, language: Language, event: gr.EventData) -> str:
+        self.desk.detach(visitor, int(event._data["picture"]))
+        return self.desk.draw_attached(visitor, language)
 
     async def _open(self, visitor: str, language: Language, event: gr.EventData) -> str:
         try:

@@ -86,7 +86,7 @@ def read_config(header: GgufHeader) -> dict[str, Any]:
         "hidden_size": hidden,
         "num_hidden_layers": int(header.field("block_count", 0)),
         "num_attention_heads": heads,
-        "num_key_value_heads": max(kv_heads) if isinstance(kv_heads, list) else int(kv_heads),
+        "num_key_value_heads": max(kv_heads) if isinstance(kv_heads, list) else kv_heads,
         "vocab_size": header.tensors["token_embd.weight"][0] if "token_embd.weight" in header.tensors else 0,
         "max_position_embeddings": int(header.field("context_length", 0)),
         "num_experts": int(header.field("expert_count", 0)),

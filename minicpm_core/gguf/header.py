@@ -12,6 +12,19 @@ _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _STRING, _ARRAY = 8, 9
 _LONGEST = 2**28
 """Items or bytes that a field may have; more is damage."""
+_POSITIVE = frozenset("general.alignment block_count embedding_length attention.head_count".split())
+_WHOLE = frozenset(
+    "split.count context_length expert_count attention.key_length attention.value_length tokenizer.ggml.bos_token_id "
+    "tokenizer.ggml.eos_token_id tokenizer.ggml.eot_token_id".split()
+)
+_ONE_OR_MORE = frozenset("attention.head_count_kv feed_forward_length tokenizer.ggml.eos_token_ids".split())
+_LISTS: Mapping[str, type | tuple[type, ...]] = {
+    "tokenizer.ggml.tokens": str,
+    "tokenizer.ggml.merges": str,
+    "tokenizer.ggml.scores": (int, float),
+    "tokenizer.ggml.token_type": int,
+}
+"""What is read from a file, by its name or that behind the architecture's; other fields may hold anything."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ def read_header(path: Path) -> GgufHeader:
     try:
         with path.open("rb") as file:
             header = _read(file, path)
-    except (struct.error, UnicodeDecodeError, KeyError, EOFError) as error:
+    except (struct.error, UnicodeDecodeError, KeyError, EOFError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or cut off ({error}); download it again") from error
     parts = int(header.metadata.get("split.count", 1))
     if parts > 1:
@@ -77,6 +90,7 @@ def _read(file: BinaryIO, path: Path) -> GgufHeader:
     for _ in range(field_count):
         name = _text(file)
         metadata[name] = _value(file, _number(file, "<I"))
+    _check_fields(metadata, path)
     tensors, places = {}, {}
     for _ in range(tensor_count):
         name = _text(file)
@@ -86,6 +100,28 @@ def _read(file: BinaryIO, path: Path) -> GgufHeader:
     alignment = max(int(metadata.get("general.alignment", 32)), 1)
     start = -(-file.tell() // alignment) * alignment
     return GgufHeader(path, metadata, tensors, {name: (kind, start + at) for name, (kind, at) in places.items()})
+
+
+def _check_fields(metadata: Mapping[str, Any], path: Path) -> None:
+    own = f"{metadata.get('general.architecture', '')}."
+    for name, value in metadata.items():
+        short = name.removeprefix(own)
+        wanted = ""
+        if short in _POSITIVE or short in _WHOLE:
+            least = int(short in _POSITIVE)
+            wanted = "" if _is_whole(value, least) else f"a whole number from {least} on"
+        elif short in _ONE_OR_MORE:
+            whole = all(map(_is_whole, value)) and value if isinstance(value, list) else _is_whole(value)
+            wanted = "" if whole else "a whole number, or a list of them,"
+        elif kind := _LISTS.get(short):
+            good = isinstance(value, list) and all(isinstance(item, kind) for item in value)
+            wanted = "" if good else f"a list of {'texts' if kind is str else 'numbers'}"
+        if wanted:
+            raise ValueError(f"{path} is damaged: its field {name} is {value!r:.80}; {wanted} is needed")
+
+
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**40
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

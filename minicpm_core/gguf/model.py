@@ -163,6 +163,10 @@ class LlamaCppModel:
             seen[0, start:end] = True
         return {"input_ids": input_ids, "features": features, "seen": seen}, 0
 
+    def place(self, input_ids: Any, pictures: Pictures) -> tuple[dict[str, Any], int]:
+        """Return nothing: pictures take the places of their tokens; see `NativeVisionModel.place`."""
+        return {}, 0
+
     def cut(self, length: int) -> bool:
         """Forget all behind the first `length` tokens of the text; tell whether the model can."""
         import llama_cpp

@@ -46,9 +46,17 @@ def read_tokenizer(checkpoint: GgufCheckpoint) -> Any:
     kind = fields.get("tokenizer.ggml.model")
     if "tokenizer.ggml.tokens" not in fields or kind not in ("gpt2", "llama"):
         raise ValueError(f"{checkpoint.name} has a tokenizer of the kind {kind!r}; accepted: gpt2 (BPE), llama (SPM)")
-    made = _byte_level(checkpoint.header) if kind == "gpt2" else _sentence_pieces(checkpoint.header)
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     kinds: list[int] = fields.get("tokenizer.ggml.token_type", [1] * len(tokens))
+    if not len(tokens) == len(kinds) == len(fields.get("tokenizer.ggml.scores", tokens)):
+        raise ValueError(f"{checkpoint.name} is damaged: its tokens, their kinds and scores are not of the same number")
+    try:
+        made = _byte_level(checkpoint.header) if kind == "gpt2" else _sentence_pieces(checkpoint.header)
+    except ValueError:
+        raise
+    except Exception as error:  # the tokenizers library raises Exception itself
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the tokenizer in {checkpoint.name} cannot be read ({reason}); download it again") from error
     added = ((text, kind == _CONTROL) for text, kind in zip(tokens, kinds, strict=True) if kind in (_CONTROL, _ADDED))
     for special, group in groupby(added, key=lambda entry: entry[1]):
         marked = [AddedToken(text, special=special, normalized=False) for text, _ in group]
@@ -56,7 +64,7 @@ def read_tokenizer(checkpoint: GgufCheckpoint) -> Any:
 
     def name(field: str) -> str | None:
         number = fields.get(f"tokenizer.ggml.{field}_token_id")
-        return tokens[number] if isinstance(number, int) and number < len(tokens) else None
+        return tokens[number] if isinstance(number, int) and 0 <= number < len(tokens) else None
 
     with quiet():
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token=name("bos"), eos_token=name("eos"))
@@ -75,7 +83,7 @@ def _byte_level(header: GgufHeader) -> Any:
             "by a version of llama.cpp that did not know the model: convert it again"
         )
     vocabulary = {text: number for number, text in enumerate(fields["tokenizer.ggml.tokens"])}
-    merges = [tuple(pair.split(" ")) for pair in fields.get("tokenizer.ggml.merges", [])]
+    merges = [tuple(pair.split(" ", 1)) for pair in fields.get("tokenizer.ggml.merges", [])]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre in _WHOLE_WORDS))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not _SPLITS[pre])
     splits = [pre_tokenizers.Split(Regex(split), behavior="isolated") for split in _SPLITS[pre]]

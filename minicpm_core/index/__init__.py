@@ -1,11 +1,11 @@
 """One index on disk for both frameworks and the command line: Chroma for meaning, SQLite FTS5 for words."""
 
 from minicpm_core.index.build import build_index
-from minicpm_core.index.catalog import recorded_embeddings
 from minicpm_core.index.discovery import FailedFile
 from minicpm_core.index.embedders import DEFAULT_EMBEDDINGS, Embedder, SentenceTransformerEmbedder, resolve_embedder
 from minicpm_core.index.page_models import DEFAULT_PAGE_EMBEDDINGS, PageEmbedder
 from minicpm_core.index.pages import show_page
+from minicpm_core.index.place import recorded_embeddings
 from minicpm_core.index.progress import Progress
 from minicpm_core.index.report import IndexReport
 from minicpm_core.index.search import Index

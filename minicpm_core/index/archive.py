@@ -62,7 +62,7 @@ class Archive:
             name = _name(info)
             parts = PurePosixPath(name).parts
             hidden = any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in parts)
-            if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16) and not hidden:
+            if not name.endswith("/") and not stat.S_ISLNK(info.external_attr >> 16) and not hidden:
                 yield Member(name, info)
 
     def read(self, member: Member, most_bytes: int) -> bytes:
@@ -82,7 +82,7 @@ class Archive:
         try:
             with self._zip.open(member.info) as file:
                 return file.read(member.info.file_size)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
             raise ValueError(f"is damaged inside the archive ({error}); pack it again") from None
 
     def read_named(self, name: str) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,30 +16,37 @@ from minicpm_core.index.catalog import CATALOG_NAME, FORMAT_VERSION, Catalog, Fi
 from minicpm_core.index.cutting import splitting_name
 from minicpm_core.index.discovery import FailedFile, Found, find_files, name_sources
 from minicpm_core.index.embedders import DEMO_EMBEDDINGS, Embedder, resolve_embedder
+from minicpm_core.index.faults import explaining
 from minicpm_core.index.lock import LOCK_NAME, writer_lock
 from minicpm_core.index.looking import UNREAD, Looking, Seen
 from minicpm_core.index.page_models import PageEmbedder
-from minicpm_core.index.pages import can_be_looked_at, is_picture_file
+from minicpm_core.index.pages import is_picture_file
 from minicpm_core.index.picture_store import PictureStore
-from minicpm_core.index.progress import Pace, Progress
+from minicpm_core.index.place import locate, open_catalog
+from minicpm_core.index.progress import Pace, Progress, weigh
 from minicpm_core.index.readers import Parts, read_bytes, read_parts
-from minicpm_core.index.recorded import resolve_recorded
-from minicpm_core.index.report import IndexReport, describe_nothing
+from minicpm_core.index.recorded import read_settings, resolve_recorded
+from minicpm_core.index.report import IndexReport, describe_nothing, describe_recut
+from minicpm_core.index.spread import FileTask, MapFiles, SpreadEmbedder
 from minicpm_core.index.store import CHROMA_NAME, close_chroma, empty_collection, open_chroma
 from minicpm_core.index.writing import Writer
 from minicpm_core.rag import RagSettings
 
 
+@explaining
 def build_index(
     paths: str | Path | Iterable[str | Path],
     *,
-    persist_directory: str | Path,
+    persist_directory: str | Path | None = None,
+    chroma_url: str | None = None,
+    chroma_token: str | None = None,
     embeddings: str | Path | Embedder | None = None,
     settings: RagSettings | None = None,
     pages: Literal["text", "image", "auto"] | None = None,
     page_embeddings: str | Path | PageEmbedder | None = None,
     page_model: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
+    map_files: MapFiles | None = None,
 ) -> IndexReport:
     """Index files and folders, or bring an index up to date: what has not changed is not read into it again.
 
@@ -54,7 +62,10 @@ def build_index(
 
     Args:
         paths: a file or folder, or several; folders are read with everything below them except hidden files.
-        persist_directory: the folder of the index.
+        persist_directory: the folder of the index; with `chroma_url` that of this machine's copy of its records.
+        chroma_url: a Chroma server that holds the index, with the name of the index: "http://localhost:8000/contracts".
+            Pages are stored by their text there, not as pictures.
+        chroma_token: sent to it as `Authorization: Bearer`; None takes $MINICPM_CHROMA_TOKEN, if it is set.
         embeddings: a sentence-transformers name, "demo", or an object with embed_documents and embed_query. None takes
             those of the index, for a new one DEFAULT_EMBEDDINGS.
         settings: None takes those of the index, for a new one the defaults (`RagSettings.demo()` with "demo").
@@ -65,27 +76,43 @@ def build_index(
         page_model: for "text": what reads pages without a text layer: a vision model's folder or hub id, an engine, or
             a function from a picture to its text. None takes that of the index, if there is one.
         on_progress: called after every file and every batch of passages.
+        map_files: spreads the reading, cutting and embedding of files over other processes, here or on other machines
+            that see the same paths: a function like the built-in `map`, such as an `Executor`'s. This process stores.
 
     Raises:
         ValueError: nothing could be indexed and the index is empty, or other embeddings made the index.
         RuntimeError: another run is writing to the index.
+        ConnectionError: the Chroma server does not answer, for a minute where it did before.
+        PermissionError: it does not take the token.
+        IndexStorageError: the disk is full or read-only, or the folder of the index is gone.
+        IndexDamagedError: files of the index are damaged.
+        IndexLockedError: another program holds a lock on its files.
     """
     started = time.perf_counter()
-    directory = Path(persist_directory).expanduser().resolve()
+    directory, server = locate(persist_directory, chroma_url, chroma_token)
     found = find_files(paths, ignore=directory)
     directory.mkdir(parents=True, exist_ok=True)
     with writer_lock(directory):
-        catalog = Catalog(directory)
+        catalog = open_catalog(directory, server, make=True)
         try:
             looks = (pages, page_embeddings, page_model)
-            return _Build(directory, catalog, embeddings, settings, on_progress).run(found, started, *looks)
+            with catalog.writing():
+                build = _Build(directory, catalog, embeddings, settings, on_progress, map_files)
+                return build.run(found, started, *looks)
         finally:
-            made = catalog.get("embeddings") is not None
+            made = _has_files(catalog)
             catalog.close()
             if not made:  # what is left of a first run that failed is no index
                 shutil.rmtree(directory / CHROMA_NAME, ignore_errors=True)
                 for name in (CATALOG_NAME, LOCK_NAME):
                     (directory / name).unlink(missing_ok=True)
+
+
+def _has_files(catalog: Catalog) -> bool:
+    try:
+        return catalog.get("embeddings") is not None
+    except sqlite3.Error:  # it was one, before it was damaged
+        return True
 
 
 class _Build:
@@ -98,10 +125,11 @@ class _Build:
         embeddings: str | Path | Embedder | None,
         settings: RagSettings | None,
         on_progress: Callable[[Progress], None] | None,
+        map_files: MapFiles | None,
     ) -> None:
         self.directory = directory
         self.catalog = catalog
-        self.on_progress = on_progress
+        self.on_progress, self.map_files = on_progress, map_files
         recorded = catalog.get("embeddings")
         self.fresh = recorded is None or not catalog.files()
         if recorded is None or (self.fresh and embeddings is not None):
@@ -109,7 +137,7 @@ class _Build:
         else:
             self.name, self.embedder = resolve_recorded(catalog, recorded, directory, embeddings)
         stored = catalog.get("settings") if recorded == self.name else None
-        self.earlier = RagSettings.from_dict(json.loads(stored)) if stored else None
+        self.earlier = read_settings(directory, stored) if stored else None
         defaults = RagSettings.demo() if self.name == DEMO_EMBEDDINGS else RagSettings()
         self.settings = settings or self.earlier or defaults
         self.splitting = splitting_name(self.settings)
@@ -128,10 +156,12 @@ class _Build:
     ) -> IndexReport:
         if pages is not None:
             self.settings = replace(self.settings, pages=pages)
-        self.client, collection = open_chroma(self.directory)
+        self.catalog.check(self.settings)
+        self.client, collection = open_chroma(self.directory, self.catalog.server)
         try:
             if self.fresh:
-                collection = empty_collection(self.client)
+                self.catalog.empty()
+                collection = empty_collection(self.client, self.catalog.server)
             pictures = PictureStore(self.directory, self.catalog, self.client)
             demo = self.name == DEMO_EMBEDDINGS
             given = (self.settings.pages, page_embeddings, page_model)
@@ -168,7 +198,7 @@ class _Build:
             failed=(*found.failed, *self.failed),
             chunks=self.catalog.count(),
             seconds=time.perf_counter() - started,
-            notes=(*notes, *self.notes, *self._splitting_notes()),
+            notes=(*notes, *self.notes, *describe_recut(self.recut, self.earlier, self.settings)),
             pages=shown,
         )
         if not report.chunks and not report.pages and not removed:
@@ -211,11 +241,16 @@ class _Build:
         names = name_sources(found.files, {row.source: path for path, row in rows.items()})
         sources = dict(sorted(names.items(), key=lambda item: item[1]))
         self.looking.look_at_all(sources, rows, self.splitting, self.embedder)
-        pace = Pace({source: self._weight(file, rows.get(str(file))) for file, source in sources.items()})
+        pace = Pace(
+            {source: weigh(file, rows.get(str(file)), self._splitting(file)) for file, source in sources.items()}
+        )
+        spread = self._spread(sources, rows)
         for done, (file, source) in enumerate(sources.items()):
             row = rows.get(str(file))
             pace.begin_file()
             self._report(pace.at(done))
+            if spread is not None:
+                spread.reach(str(file))
             try:
                 stat = file.stat()
                 data = read_bytes(file)
@@ -224,9 +259,9 @@ class _Build:
                     unchanged.append(source)
                     continue
                 seen: Seen | None = None
-                if can_be_looked_at(file):
+                if self.looking.reads(file):
                     seen = self.looking.see(file, source, data, digest)
-                    parts = Parts(seen.pages)
+                    parts = Parts(seen.pages, seen.unread)
                 else:
                     parts = read_parts(data, file.suffix)
             except (ValueError, OSError, ImportError) as error:
@@ -256,33 +291,15 @@ class _Build:
             self._report(pace.at(len(sources)))
         return added, updated, unchanged
 
-    def _weight(self, file: Path, row: FileRow | None) -> int:
-        try:
-            stat = file.stat()
-        except OSError:
-            return 0
-        same = row is not None and (row.size, row.mtime, row.splitting) == (
-            stat.st_size,
-            stat.st_mtime,
-            self._splitting(file),
-        )
-        return 0 if same else max(stat.st_size, 1)
+    def _spread(self, files: Iterable[Path], rows: Mapping[str, FileRow]) -> SpreadEmbedder | None:
+        if self.map_files is None:
+            return None
+        named = self.name if self.by_name else self.embedder
+        known = {path: row.hash for path, row in rows.items() if row.splitting == self._splitting(Path(path))}
+        tasks = [FileTask(str(file), known.get(str(file)), self.settings, named) for file in files]
+        self.writer.embedder = spread = SpreadEmbedder(self.embedder, tasks, self.map_files)
+        return spread
 
     def _report(self, progress: Progress) -> None:
         if self.on_progress is not None:
             self.on_progress(progress)
-
-    def _splitting_notes(self) -> list[str]:
-        if not self.recut:
-            return []
-        old, new = self.earlier, self.settings
-        if old is not None and old.pages != new.pages:
-            were = "files were" if self.recut > 1 else "file was"
-            return [f"pages is {new.pages!r}, and was {old.pages!r}: {self.recut} unchanged {were} indexed anew"]
-        files = f"{self.recut} unchanged file{'s were' if self.recut > 1 else ' was'} split anew: "
-        if old is None or (old.chunk_size, old.chunk_overlap) == (new.chunk_size, new.chunk_overlap):
-            return [files + "this version of the package cuts passages in another way than the one that made the index"]
-        return [
-            f"{files}chunk_size and chunk_overlap are {new.chunk_size} and {new.chunk_overlap} tokens, and were "
-            f"{old.chunk_size} and {old.chunk_overlap}"
-        ]

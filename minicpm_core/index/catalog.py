@@ -10,12 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from minicpm_core.index.faults import explain
 from minicpm_core.index.words import Words, passage_words
+
+if TYPE_CHECKING:
+    from minicpm_core.index.chroma_server import ChromaServer
+    from minicpm_core.rag import RagSettings
 
 FORMAT_VERSION = "1"
 CATALOG_NAME = "index.sqlite3"
+BUSY_SECONDS = 30.0
+"""How long another program's lock on the file is waited for."""
 _MOST_VARIABLES = 900
 _CHARACTER_WEIGHT = 0.3
 _FINISHED = "chunks.path NOT IN (SELECT path FROM unfinished)"
@@ -71,9 +78,12 @@ class StoredChunk:
 class Catalog:
     """The SQLite file of an index; safe to use from several threads."""
 
+    server: ChromaServer | None = None
+    """Where the vectors are, if not in the folder."""
+
     def __init__(self, directory: Path) -> None:
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(directory / CATALOG_NAME, timeout=30, check_same_thread=False)
+        self._connection = sqlite3.connect(directory / CATALOG_NAME, timeout=BUSY_SECONDS, check_same_thread=False)
         try:
             self._connection.executescript(_SCHEMA)
             version = self.get("format")
@@ -82,12 +92,10 @@ class Catalog:
                     f"the index in {directory} has format {version}; this version of the package reads "
                     f"{FORMAT_VERSION}: update the package, or delete the folder and index the documents again"
                 )
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             self.close()
-            raise ValueError(
-                f"{directory / CATALOG_NAME} is not an index: {error}; delete it and index again"
-            ) from error
-        except ValueError:
+            raise explain(error, directory) or error from error
+        except BaseException:
             self.close()
             raise
 
@@ -95,6 +103,17 @@ class Catalog:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+    def check(self, settings: RagSettings) -> None:
+        """Refuse settings that the place of the index does not take (ValueError)."""
+
+    def empty(self) -> None:
+        """Delete what a run that never finished a file has left elsewhere: nothing, where there is no server."""
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the right to write, beyond that to the folder, where there is a server."""
+        yield
 
     def get(self, key: str) -> str | None:
         """Return a recorded value."""
@@ -236,15 +255,3 @@ def _forget(connection: sqlite3.Connection, path: str) -> None:
     connection.execute("DELETE FROM terms WHERE rowid IN (SELECT number FROM chunks WHERE path = ?)", (path,))
     for table in ("chunks", "page_texts", "pictures", "files"):
         connection.execute(f"DELETE FROM {table} WHERE path = ?", (path,))
-
-
-def recorded_embeddings(directory: str | Path) -> str | None:
-    """Return the name of the embeddings that made the index in a folder; None where there is none yet."""
-    folder = Path(directory).expanduser().resolve()
-    if not (folder / CATALOG_NAME).is_file():
-        return None
-    catalog = Catalog(folder)
-    try:
-        return catalog.get("embeddings")
-    finally:
-        catalog.close()

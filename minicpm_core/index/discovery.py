@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from minicpm_core.index.pages import is_picture_file
+from minicpm_core.index.pages import PICTURE_UNREAD, is_picture_file
 from minicpm_core.index.readers import ACCEPTED_TYPES, is_readable_type
 
 
@@ -47,11 +47,8 @@ class Found:
             if root is not None:
                 skipped.append(path.relative_to(root).as_posix())
             else:
-                failed.append(FailedFile(str(path), _PICTURE))
+                failed.append(FailedFile(str(path), PICTURE_UNREAD))
         return replace(self, files=files, skipped=tuple(sorted(skipped)), failed=tuple(failed))
-
-
-_PICTURE = "is a picture; set pages to 'image' or 'auto', or give a vision model as page_model=..., to have it indexed"
 
 
 def find_files(paths: str | Path | Iterable[str | Path], *, ignore: Path) -> Found:

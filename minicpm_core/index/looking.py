@@ -12,15 +12,15 @@ from typing import Any
 from minicpm_core.index.catalog import Catalog, FileRow, StoredChunk
 from minicpm_core.index.discovery import FailedFile
 from minicpm_core.index.outline import Page
+from minicpm_core.index.page_files import PageFile, may_hold_pages
 from minicpm_core.index.page_models import DEMO_PAGE_EMBEDDINGS, PageEmbedder, PageReader, resolve_page_embedder
 from minicpm_core.index.pages import (
+    HOW_TO_LOOK,
     THUMBNAILS,
     Look,
     can_be_looked_at,
-    find_looks,
     is_blank,
     page_id,
-    render_page,
     unread_pages,
 )
 from minicpm_core.index.picture_store import PictureStore, recorded_page_embedder
@@ -32,12 +32,16 @@ UNREAD = "unread"
 
 @dataclass
 class Seen:
-    """What a file's pages are stored as: text pages, and pictures with their vectors; `failed` names the others."""
+    """What a file's pages are stored as: text pages, and pictures with their vectors.
+
+    `failed` names pages that the next run looks at again; `unread` are files of an archive that no run can read.
+    """
 
     pages: list[Page]
     pictures: list[StoredChunk] = field(default_factory=list)
     vectors: list[list[float]] = field(default_factory=list)
     failed: list[FailedFile] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
     note: str | None = None
 
 
@@ -109,9 +113,13 @@ class Looking:
         key = "page_model" if self.mode == "text" else "page_embeddings"
         return {key: self.name, f"{key}_kind": kind} if self.name else {}
 
+    def reads(self, path: Path) -> bool:
+        """Tell whether a file is read by `see`: pictures and PDFs, and archives where there is a model to look."""
+        return can_be_looked_at(path) or (bool(self.name) and may_hold_pages(path))
+
     def splitting(self, path: Path, plain: str) -> str:
         """Return what the record of a file says about the way it was cut and looked at."""
-        return f"{plain}/{self.mode}:{self.name}" if self.name and can_be_looked_at(path) else plain
+        return f"{plain}/{self.mode}:{self.name}" if self.name and may_hold_pages(path) else plain
 
     def look_at_all(self, sources: Mapping[Path, str], rows: Mapping[str, FileRow], plain: str, texts: Any) -> None:
         """Look at the pages of new and changed files; then the model is released.
@@ -131,7 +139,7 @@ class Looking:
             begun = True
 
         for file, source in sources.items():
-            if not can_be_looked_at(file):
+            if not self.reads(file):
                 continue
             try:
                 data = read_bytes(file)
@@ -159,16 +167,17 @@ class Looking:
         failed = self._failures[str(path)] = []
         if not self.name:
             return
-        _, looks = find_looks(data, path.suffix, self.mode)
+        file = PageFile(data, path.suffix)
         known = self.store.looks(str(path), digest, self.name)
-        for look in looks:
-            place = source if look.number is None else f"{source}, page {look.number}"
+        for look in file.find(self.mode)[1]:
+            place = source if look.member is None else f"{source}/{look.member}"
+            place += "" if look.number is None else f", page {look.number}"
             thumbnail = self.store.folder / f"{page_id(str(path), look.part, digest)}.jpg"
             done = look.part in known
             if done and (self._embedder is None or not known[look.part] or thumbnail.is_file()):
                 continue
             try:
-                page = render_page(data, path.suffix, look)
+                page = file.render(look)
                 seen = known[look.part] if done else self._see(page, begin)
                 if self._embedder is not None and seen:
                     self.store.keep(thumbnail.stem, page)
@@ -193,36 +202,38 @@ class Looking:
         Raises:
             ValueError: nothing of the file can be stored.
         """
-        pages, looks = find_looks(data, path.suffix, self.mode)
+        pages, looks, failed = PageFile(data, path.suffix).find(self.mode)
         if not self.name:
             unread = unread_pages(data, looks)
             if not any(page.text.strip() for page in pages):
                 raise ValueError(_NO_TEXT if unread else "is empty")
             shown = ", ".join(map(str, unread[:10])) + (" ..." if len(unread) > 10 else "")
-            note = f"{source}: {len(unread)} pages without a text layer were not read ({shown}); {_HOW}"
+            note = (
+                f"{source}: {len(unread)} pages without a text layer were not read ({shown}); {HOW_TO_LOOK.rstrip(',')}"
+            )
             return Seen(pages, note=note if unread else None)
         known = self.store.looks(str(path), digest, self.name)
-        seen = Seen(pages, failed=self._failures.get(str(path), []))
+        seen = Seen(pages, failed=self._failures.get(str(path), []), unread=failed)
+        read: dict[tuple[str | None, int | None], Page] = {}
         for look in looks:
             found = known.get(look.part)
             if not found:
                 continue
             if self.mode == "text":
-                number = look.number if look.number is not None else None
-                text = Page(number, found, ())
-                seen.pages = [text if page.number == number else page for page in seen.pages] if pages else [
-                    *seen.pages, text,
-                ]  # fmt: skip
+                read[look.member, look.number] = Page(look.number, found, (), member=look.member)
             else:
                 seen.pictures.append(self._picture(path, source, digest, look))
                 seen.vectors.append(json.loads(found))
+        seen.pages = [read.pop((page.member, page.number), page) for page in pages] + list(read.values())
         if not seen.pictures and not any(page.text.strip() for page in seen.pages):
-            raise ValueError(seen.failed[0].reason if seen.failed else "is empty")
+            reasons = [page.reason for page in seen.failed] + [f"{name} {reason}" for name, reason in failed]
+            raise ValueError(reasons[0] if reasons else "is empty")
         return seen
 
     def _picture(self, path: Path, source: str, digest: str, look: Look) -> StoredChunk:
         key = page_id(str(path), look.part, digest)
         metadata: dict[str, Any] = {"source": source, "path": str(path), "part": look.part, "file_hash": digest}
+        metadata |= {} if look.member is None else {"source": f"{source}/{look.member}", "member": look.member}
         metadata |= {"thumbnail": f"{THUMBNAILS}/{key}.jpg"}
         metadata |= {} if look.number is None else {"page": look.number}
         return StoredChunk(key, look.text, metadata)
@@ -234,5 +245,4 @@ class Looking:
                 release()
 
 
-_HOW = "give a vision model as page_model=..., or set pages to 'image' or 'auto'"
-_NO_TEXT = f"has no text layer; {_HOW} to have its pages looked at"
+_NO_TEXT = f"has no text layer; {HOW_TO_LOOK}, to have its pages looked at"

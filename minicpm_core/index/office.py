@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.index.archive import MAX_DOCUMENT_BYTES, Archive
@@ -31,13 +32,13 @@ def read_docx(data: bytes) -> list[Page]:
     except ImportError as error:
         raise ImportError(needs(".docx files", "python-docx"), name=error.name) from error
     Archive(data, MAX_DOCUMENT_BYTES)
-    document = Document(io.BytesIO(data))
     blocks: list[str] = []
-    for item in document.iter_inner_content():
-        if isinstance(item, Paragraph):
-            blocks.append(_paragraph(item))
-        else:
-            blocks.append(write_table(_word_cells(row) for row in item.rows))
+    with reading(".docx"):
+        for item in Document(io.BytesIO(data)).iter_inner_content():
+            if isinstance(item, Paragraph):
+                blocks.append(_paragraph(item))
+            else:
+                blocks.append(write_table(_word_cells(row) for row in item.rows))
     return [Page(None, *take_headings(join_blocks(blocks)))]
 
 
@@ -77,15 +78,17 @@ def read_pptx(data: bytes) -> list[Page]:
     except ImportError as error:
         raise ImportError(needs(".pptx files", "python-pptx"), name=error.name) from error
     Archive(data, MAX_DOCUMENT_BYTES)
-    pages = []
-    for number, slide in enumerate(Presentation(io.BytesIO(data)).slides, start=1):
-        title = slide.shapes.title
-        blocks = [mark_heading(1, title.text_frame.text)] if title is not None and title.has_text_frame else []
-        blocks += _shapes(shape for shape in slide.shapes if title is None or shape.shape_id != title.shape_id)
-        if slide.has_notes_slide and (notes := slide.notes_slide.notes_text_frame) is not None:
-            blocks.append(clear_marks(notes.text).strip())
-        pages.append(Page(number, *take_headings(join_blocks(blocks))))
-    return pages
+    with reading(".pptx"):
+        return [_slide(number, slide) for number, slide in enumerate(Presentation(io.BytesIO(data)).slides, start=1)]
+
+
+def _slide(number: int, slide: Any) -> Page:
+    title = slide.shapes.title
+    blocks = [mark_heading(1, title.text_frame.text)] if title is not None and title.has_text_frame else []
+    blocks += _shapes(shape for shape in slide.shapes if title is None or shape.shape_id != title.shape_id)
+    if slide.has_notes_slide and (notes := slide.notes_slide.notes_text_frame) is not None:
+        blocks.append(clear_marks(notes.text).strip())
+    return Page(number, *take_headings(join_blocks(blocks)))
 
 
 def _shapes(shapes: Iterable[Any]) -> Iterator[str]:
@@ -117,6 +120,20 @@ def join_blocks(blocks: Iterable[str]) -> str:
         text += (gap if last else "") + block
         last = block
     return text
+
+
+@contextmanager
+def reading(suffix: str) -> Iterator[None]:
+    """Turn what a library raises on a damaged file of that type, of whatever kind, into a ValueError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"is damaged or no {suffix} file ({type(error).__name__}: {reason}); open it and save it again"
+        ) from error
 
 
 def needs(what: str, package: str) -> str:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PICTURES = frozenset(".png .jpg .jpeg .webp .tif .tiff .bmp .gif".split())
+PICTURE_UNREAD = (
+    "is a picture; set pages to 'image' or 'auto', or give a vision model as page_model=..., to have it indexed"
+)
+HOW_TO_LOOK = "give a vision model as page_model=..., or set pages to 'image' or 'auto'"
 THUMBNAILS = "pages"
 THUMBNAIL_SIDE = 1024
 """Longest side of what is kept, in pixels: enough to recognise a page, and to read it where its file is gone."""
@@ -34,11 +38,24 @@ _MOST_FRAMES = 1000
 
 @dataclass(frozen=True)
 class Look:
-    """A page that has to be looked at: `part` counts from 0; number is None for a picture of one page."""
+    """A page that has to be looked at.
+
+    Args:
+        part: counts from 0, in an archive over all its files.
+        number: of the page in its file, from 1; None for a picture of one page.
+        text: its text layer.
+        member: the file in an archive that it is of.
+    """
 
     part: int
     number: int | None
     text: str = ""
+    member: str | None = None
+
+    @property
+    def place(self) -> int:
+        """The page's place in its file, from 0."""
+        return (self.number or 1) - 1
 
 
 def is_picture_file(path: str | Path) -> bool:
@@ -91,13 +108,13 @@ def render_page(data: bytes, suffix: str, look: Look) -> Image:
         ValueError: it cannot be rendered.
     """
     if suffix.lower() == ".pdf":
-        return render_pages(data, [look.part + 1], most=1)[0]
-    if not look.part:
+        return render_pages(data, [look.place + 1], most=1)[0]
+    if not look.place:
         return read_image(data)
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
-        image.seek(look.part)
+        image.seek(look.place)
         return read_image(image)
 
 
@@ -112,10 +129,10 @@ def unread_pages(data: bytes, looks: Sequence[Look]) -> list[int]:
     unread = []
     for look in looks:
         try:
-            blank = is_blank(render_pages(data, [look.part + 1], most=1, dpi=_BLANK_DPI)[0])
+            blank = is_blank(render_pages(data, [look.place + 1], most=1, dpi=_BLANK_DPI)[0])
         except (ValueError, ImportError):
             blank = False
-        unread += [] if blank else [look.part + 1]
+        unread += [] if blank else [look.place + 1]
     return unread
 
 
@@ -145,16 +162,19 @@ def show_page(passage: Passage) -> bytes:
     if passage.thumbnail is None:
         raise ValueError(f"a passage of {passage.source} is text, not a picture of a page")
     place = passage.metadata
-    return _show(str(place.get("path")), int(place.get("part", 0)), str(place.get("file_hash")), passage.thumbnail)
+    look = Look(int(place.get("part", 0)), place.get("page"), member=place.get("member"))
+    return _show(str(place.get("path")), look, str(place.get("file_hash")), passage.thumbnail)
 
 
 @lru_cache(maxsize=8)
-def _show(path: str, part: int, digest: str, thumbnail: str) -> bytes:
+def _show(path: str, look: Look, digest: str, thumbnail: str) -> bytes:
+    from minicpm_core.index.page_files import PageFile
+
     file = Path(path)
     try:
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() == digest:
-            return to_jpeg(render_page(data, file.suffix, Look(part, part + 1)))
+            return to_jpeg(PageFile(data, file.suffix).render(look))
         reason = "has changed since it was indexed"
     except (OSError, ValueError) as error:
         reason = f"cannot be read ({error})"

@@ -11,6 +11,7 @@ from minicpm_core.index.catalog import Catalog, StoredChunk
 from minicpm_core.index.page_models import PageEmbedder, resolve_page_embedder
 from minicpm_core.index.pages import THUMBNAIL_SIDE, THUMBNAILS, to_jpeg
 from minicpm_core.index.store import (
+    PICTURES_NAME,
     delete_ids,
     drop_pictures,
     has_pictures,
@@ -34,13 +35,14 @@ class PictureStore:
     def __init__(self, directory: Path, catalog: Catalog, client: ClientAPI) -> None:
         self.folder = directory / THUMBNAILS
         self.catalog, self.client = catalog, client
+        self._name = PICTURES_NAME if catalog.server is None else f"{catalog.server.name}_pages"
         self._collection: Collection | None = None
 
     @property
     def collection(self) -> Collection:
         """The Chroma collection, made at its first use."""
         if self._collection is None:
-            self._collection = open_pictures(self.client)
+            self._collection = open_pictures(self.client, self._name)
         return self._collection
 
     def count(self) -> int:
@@ -69,12 +71,12 @@ class PictureStore:
 
     def drop(self, path: str) -> None:
         """Delete the vectors of a file."""
-        if self._collection is not None or has_pictures(self.client):
+        if self._collection is not None or has_pictures(self.client, self._name):
             self.collection.delete(where={"path": path})
 
     def forget_all(self) -> None:
         """Make room for vectors of another dimension."""
-        drop_pictures(self.client)
+        drop_pictures(self.client, self._name)
         self._collection = None
 
     def nearest(self, vector: Sequence[float], n: int) -> list[tuple[str, float]]:
@@ -100,7 +102,7 @@ class PictureStore:
                     file.unlink()
             if not ids:
                 self.folder.rmdir()
-        if not ids and not has_pictures(self.client):
+        if not ids and not has_pictures(self.client, self._name):
             return 0
         if not thorough and self.collection.count() == len(ids):
             return 0

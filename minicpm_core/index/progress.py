@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from minicpm_core.index.catalog import FileRow
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,13 @@ class Pace:
         if weight := self._weights[source]:
             self._behind += weight
             self._seconds += time.perf_counter() - self._file_started
+
+
+def weigh(file: Path, row: FileRow | None, splitting: str) -> int:
+    """Return the bytes of a file that are to be worked through: none where it looks as its record says."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return 0
+    same = row is not None and (row.size, row.mtime, row.splitting) == (stat.st_size, stat.st_mtime, splitting)
+    return 0 if same else max(stat.st_size, 1)

@@ -12,7 +12,7 @@ from minicpm_core.index.epub import read_epub
 from minicpm_core.index.html import find_charset, read_html
 from minicpm_core.index.office import read_docx, read_pptx
 from minicpm_core.index.outline import Page, chapter_headings, code_headings, markdown_headings
-from minicpm_core.index.pages import is_picture_file
+from minicpm_core.index.pages import HOW_TO_LOOK, PICTURE_UNREAD, is_picture_file
 from minicpm_core.index.pdf import read_pdf_pages
 from minicpm_core.index.pdf_outline import read_pdf_headings
 from minicpm_core.index.tables import read_csv, read_xlsx
@@ -29,7 +29,7 @@ def _read_pdf(data: bytes) -> list[Page]:
     headings = read_pdf_headings(data, texts)
     pages = [Page(n + 1, text, found) for n, (text, found) in enumerate(zip(texts, headings, strict=True))]
     if not any(page.text for page in pages):
-        raise ValueError("has no text layer; unpack it, so that its pages can be looked at")
+        raise ValueError(f"has no text layer; {HOW_TO_LOOK}, to have its pages looked at")
     return pages
 
 
@@ -80,9 +80,14 @@ _DOCUMENTS = ", ".join(suffix for suffix, reader in READERS.items() if reader is
 ACCEPTED_TYPES = f"{_DOCUMENTS}, source code (.py, .js, .java, .c, .json, ...), and .zip archives of these"
 
 
+def is_archive(path: str | Path) -> bool:
+    """Tell whether the name is that of an archive."""
+    return Path(path).suffix.lower() in ARCHIVES
+
+
 def is_readable_type(path: Path) -> bool:
     """Tell whether there is a reader for the suffix of `path`."""
-    return path.suffix.lower() in READERS or path.suffix.lower() in ARCHIVES
+    return path.suffix.lower() in READERS or is_archive(path)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -114,8 +119,9 @@ def read_pages(data: bytes, suffix: str) -> list[Page]:
     except (ValueError, ImportError, MemoryError):
         raise
     except Exception as error:  # the libraries raise what they like on damaged files
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"is damaged or no {suffix} file ({type(error).__name__}: {error}); open it and save it again"
+            f"is damaged or no {suffix} file ({type(error).__name__}: {reason}); open it and save it again"
         ) from error
     if not any(page.text.strip() for page in pages):
         raise ValueError("is empty")
@@ -154,15 +160,22 @@ def read_parts(data: bytes, suffix: str) -> Parts:
 
 def _read_members(archive: Archive, members: Iterable[Member], failed: list[tuple[str, str]]) -> Iterator[Page]:
     for member in members:
-        suffix = PurePosixPath(member.name).suffix.lower()
         try:
-            if suffix in ARCHIVES:
-                raise ValueError("is an archive inside an archive, which is not opened; unpack it")
-            if suffix not in READERS:
-                raise ValueError(f"has the type {suffix or '(none)'!r}; accepted are {ACCEPTED_TYPES}")
-            pages = read_pages(archive.read(member, MAX_FILE_BYTES), suffix)
+            pages = read_member(archive, member)
         except (ValueError, ImportError) as error:
             failed.append((member.name, str(error)))
             continue
         for page in pages:
             yield replace(page, member=member.name)
+
+
+def read_member(archive: Archive, member: Member) -> list[Page]:
+    """Return the pages of a file in an archive; see `read_pages` for the errors."""
+    suffix = PurePosixPath(member.name).suffix.lower()
+    if suffix in ARCHIVES:
+        raise ValueError("is an archive inside an archive, which is not opened; unpack it")
+    if is_picture_file(member.name):
+        raise ValueError(PICTURE_UNREAD)
+    if suffix not in READERS:
+        raise ValueError(f"has the type {suffix or '(none)'!r}; accepted are {ACCEPTED_TYPES}")
+    return read_pages(archive.read(member, MAX_FILE_BYTES), suffix)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from minicpm_core.index.catalog import Catalog
 from minicpm_core.index.embedders import Embedder, resolve_embedder
+from minicpm_core.index.faults import damaged
+from minicpm_core.rag import RagSettings
 
-_PROBE = "What does this say? 这是什么意思？"
-_SAME_VECTOR = 0.95  # cosine; other weights differ more, another precision or device less
+PROBE = "What does this say? 这是什么意思？"
+"""A text whose vector tells an embedder again."""
+SAME_VECTOR = 0.95  # cosine; other weights differ more, another precision or device less
 
 
 def resolve_recorded(
@@ -39,9 +42,17 @@ def resolve_recorded(
     return name, embedder
 
 
+def read_settings(directory: Path, recorded: str) -> RagSettings:
+    """Return the settings that the catalog records (IndexDamagedError: they cannot be read)."""
+    try:
+        return RagSettings.from_dict(json.loads(recorded))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise damaged(directory, f"its settings cannot be read: {error}") from error
+
+
 def describe_embedder(embedder: Embedder, by_name: bool) -> dict[str, str]:
     """Return what the catalog records of an embedder besides its name: its vector of a fixed text tells it again."""
-    vector = [float(value) for value in embedder.embed_query(_PROBE)]
+    vector = [float(value) for value in embedder.embed_query(PROBE)]
     kind = "name" if by_name else "object"
     return {"dimension": str(len(vector)), "embeddings_kind": kind, "embeddings_probe": json.dumps(vector)}
 
@@ -51,10 +62,10 @@ def check_embedder(catalog: Catalog, name: str, embedder: Embedder, directory: P
     stored = catalog.get("embeddings_probe")
     if stored is None:
         return
-    vector = embedder.embed_query(_PROBE)
+    vector = embedder.embed_query(PROBE)
     check_dimension(catalog, name, len(vector), directory)
-    similarity = _cosine(json.loads(stored), vector)
-    if similarity < _SAME_VECTOR:
+    similarity = cosine(json.loads(stored), vector)
+    if similarity < SAME_VECTOR:
         raise ValueError(
             f"the embeddings {name!r} have changed since the index in {directory} was made: their vector of the same "
             f"text has a cosine similarity of {similarity:.2f} to the earlier one, so that they do not find what is "
@@ -72,6 +83,7 @@ def check_dimension(catalog: Catalog, name: str, dimension: int, directory: Path
         )
 
 
-def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
+def cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the cosine similarity of two vectors of the same length."""
     norms = math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
     return sum(x * y for x, y in zip(a, b, strict=True)) / norms if norms else 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,13 +10,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from minicpm_core.index.catalog import CATALOG_NAME, Catalog, StoredChunk
+from minicpm_core.index.chroma_server import describe_missing
 from minicpm_core.index.embedders import Embedder, knows_language, measure
+from minicpm_core.index.faults import explaining
 from minicpm_core.index.filters import Where, normalise_where, where_sql
 from minicpm_core.index.neighbours import join_neighbours
 from minicpm_core.index.page_models import PageEmbedder
 from minicpm_core.index.picture_search import PictureSearch, merge
 from minicpm_core.index.picture_store import PictureStore
-from minicpm_core.index.recorded import check_dimension, check_embedder, resolve_recorded
+from minicpm_core.index.place import locate, open_catalog, refuse_lost_records, refuse_lost_vectors
+from minicpm_core.index.recorded import check_dimension, check_embedder, read_settings, resolve_recorded
 from minicpm_core.index.reranking import RERANKED, Reranker, rerank
 from minicpm_core.index.residence import release_unless_fitting
 from minicpm_core.index.store import close_chroma, open_chroma, similarities, similarities_of
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 Ways = Literal["hybrid", "dense", "lexical"]
 """How an index is searched: by meaning and by words, or by one of them alone (cosine similarity, BM25)."""
 
-RRF_K = 60
+RRF_K = 5
+"""Rank constant of the fusion. The 60 of Cormack et al. joins dozens of long lists; of two, the first places count."""
 _FEWEST_CANDIDATES = 20
 
 
@@ -52,7 +55,7 @@ class Index:
         self.embedder = embedder
         self.settings = settings
         self._catalog = catalog
-        self.client, self._collection = open_chroma(directory)
+        self.client, self._collection = open_chroma(directory, catalog.server)
         store = PictureStore(directory, catalog, self.client)
         self.pictures = PictureSearch(directory, catalog, store, page_embeddings)
         self.memory_limit: int | None = None
@@ -62,39 +65,51 @@ class Index:
         self._checked = False
 
     @classmethod
+    @explaining
     def open(
         cls,
-        persist_directory: str | Path,
+        persist_directory: str | Path | None = None,
         embeddings: str | Path | Embedder | None = None,
         page_embeddings: str | Path | PageEmbedder | None = None,
+        *,
+        chroma_url: str | None = None,
+        chroma_token: str | None = None,
     ) -> Index:
-        """Open the index in a folder.
+        """Open the index in a folder or on a Chroma server; what is indexed later is seen when it is opened again.
 
         Args:
-            persist_directory: the folder that `build_index` wrote.
+            persist_directory: the folder that `build_index` wrote; with `chroma_url` that of this machine's copy of the
+                records, which the words are searched in (None: one in the cache).
             embeddings: None takes those that made the index; an object must be given again.
             page_embeddings: the same for the pages that are stored as pictures.
+            chroma_url: see `build_index`.
+            chroma_token: see `build_index`.
 
         Raises:
-            FileNotFoundError: there is no index in the folder.
+            FileNotFoundError: there is no index in the folder or on the server.
             ValueError: other embeddings made the index, or they were an object and none is given.
+            ConnectionError: the Chroma server does not answer.
+            PermissionError: it does not take the token.
+            IndexDamagedError, IndexStorageError, IndexLockedError: its files cannot be read, or not written to.
         """
-        directory = Path(persist_directory).expanduser().resolve()
-        if not (directory / CATALOG_NAME).is_file():
+        directory, server = locate(persist_directory, chroma_url, chroma_token)
+        if server is None and not (directory / CATALOG_NAME).is_file():
+            refuse_lost_records(directory)
             raise FileNotFoundError(_no_index(directory))
-        catalog = Catalog(directory)
+        catalog = open_catalog(directory, server, make=False)
         try:
             recorded, settings = catalog.get("embeddings"), catalog.get("settings")
             if recorded is None or settings is None:
-                raise FileNotFoundError(_no_index(directory))
+                raise FileNotFoundError(_no_index(directory) if server is None else describe_missing(server))
             name, embedder = resolve_recorded(catalog, recorded, directory, embeddings)
-            values = RagSettings.from_dict(json.loads(settings))
+            if server is None:
+                refuse_lost_vectors(directory, catalog)
             return cls(
                 directory,
                 catalog,
                 embeddings_name=name,
                 embedder=embedder,
-                settings=values,
+                settings=read_settings(directory, settings),
                 page_embeddings=page_embeddings,
             )
         except BaseException:
@@ -111,6 +126,7 @@ class Index:
         """The Chroma collection, for LangChain's and LlamaIndex's own vector stores."""
         return self._collection
 
+    @explaining
     def search(
         self,
         query: str,
@@ -263,12 +279,13 @@ def fuse(
 ) -> dict[str, float]:
     """Return the fused score of every passage in either list.
 
-    Reciprocal-rank fusion (Cormack et al. 2009, k = 60), where the word list counts by how much of the question a
-    passage holds, so that a passage with all the words beats one that only stands next to it in the dense list.
+    Reciprocal-rank fusion (Cormack et al. 2009), where the word list counts by the square of the share of the question
+    that a passage holds: a passage with all the words beats one that only stands next to it in the dense list, and one
+    word of many beats nothing. The numbers were chosen on one half of `benchmarks/rag_set`; docs/rag.md has the other.
     """
     scores = {i: dense_weight / (RRF_K + rank) for rank, i in enumerate(dense, start=1)}
     for rank, (i, _) in enumerate(lexical, start=1):
-        scores[i] = scores.get(i, 0.0) + (0.5 + covered[i]) / (RRF_K + rank)
+        scores[i] = scores.get(i, 0.0) + (0.1 + 1.5 * covered[i] ** 2) / (RRF_K + rank)
     return scores
 
 

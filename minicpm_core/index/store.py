@@ -1,4 +1,4 @@
-"""The embedded Chroma of an index: no telemetry, no embedding function, cosine distances."""
+"""The Chroma of an index, embedded or a server: no telemetry, no embedding function, cosine distances."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.index.catalog import StoredChunk
+from minicpm_core.index.chroma_server import ChromaServer, PatientCollection, disconnect
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -18,8 +19,8 @@ CHROMA_NAME = "chroma"
 _LISTED = 5000
 
 
-def open_chroma(directory: Path) -> tuple[ClientAPI, Collection]:
-    """Return the Chroma client of an index folder and its collection, made if it is not there."""
+def open_chroma(directory: Path, server: ChromaServer | None = None) -> tuple[ClientAPI, Collection]:
+    """Return the Chroma client of an index folder, or of a server, and its collection, made if it is not there."""
     try:
         import chromadb
         from chromadb.config import Settings
@@ -28,39 +29,62 @@ def open_chroma(directory: Path) -> tuple[ClientAPI, Collection]:
             'the index needs chromadb: pip install "minicpm-integrations[rag]"', name=error.name
         ) from error
 
-    client = chromadb.PersistentClient(
-        path=str(directory / CHROMA_NAME), settings=Settings(anonymized_telemetry=False, is_persistent=True)
-    )
-    return client, _collection(client)
+    if server is not None:
+        client = server.connect()
+        patient: Any = PatientCollection(server, _collection(client, server.name))
+        return client, patient
+    path = str(directory / CHROMA_NAME)
+    try:
+        client = chromadb.PersistentClient(path=path, settings=Settings(anonymized_telemetry=False, is_persistent=True))
+    except BaseException:
+        _forget_unstarted(path)
+        raise
+    try:
+        return client, _collection(client)
+    except BaseException:
+        close_chroma(client)
+        raise
 
 
-def open_pictures(client: ClientAPI) -> Collection:
+def _forget_unstarted(path: str) -> None:
+    """Let Chroma open these files anew: it keeps, for this process, what could not be started (chromadb 1.5)."""
+    from chromadb.api.shared_system_client import SharedSystemClient as Shared
+
+    if path not in getattr(Shared, "_identifier_to_refcount", {}):
+        getattr(Shared, "_identifier_to_system", {}).pop(path, None)
+
+
+def open_pictures(client: ClientAPI, name: str = PICTURES_NAME) -> Collection:
     """Return the collection of the pages that are stored as pictures, made if it is not there."""
-    return _collection(client, PICTURES_NAME)
+    return _collection(client, name)
 
 
-def has_pictures(client: ClientAPI) -> bool:
+def has_pictures(client: ClientAPI, name: str = PICTURES_NAME) -> bool:
     """Tell whether there is a collection of pictures."""
-    return any(collection.name == PICTURES_NAME for collection in client.list_collections())
+    return any(collection.name == name for collection in client.list_collections())
 
 
-def drop_pictures(client: ClientAPI) -> None:
+def drop_pictures(client: ClientAPI, name: str = PICTURES_NAME) -> None:
     """Delete the collection of pictures, if there is one."""
-    if has_pictures(client):
-        client.delete_collection(PICTURES_NAME)
+    if has_pictures(client, name):
+        client.delete_collection(name)
 
 
 def close_chroma(client: ClientAPI) -> None:
-    """Close the client's files; older versions of Chroma close them with the process."""
+    """Close the client's files or connections; older versions of Chroma close them with the process."""
+    if hasattr(getattr(client, "_server", None), "_session"):
+        return disconnect(client)
     close = getattr(client, "close", None)
     if close is not None:
         close()
 
 
-def empty_collection(client: ClientAPI) -> Collection:
+def empty_collection(client: ClientAPI, server: ChromaServer | None = None) -> Collection:
     """Delete the collection and return a new one, which takes vectors of any dimension."""
-    client.delete_collection(COLLECTION_NAME)
-    return _collection(client)
+    name = COLLECTION_NAME if server is None else server.name
+    client.delete_collection(name)
+    made: Any = _collection(client, name)
+    return made if server is None else PatientCollection(server, made)  # type: ignore[return-value]
 
 
 def _collection(client: ClientAPI, name: str = COLLECTION_NAME) -> Collection:
@@ -115,6 +139,8 @@ def similarities_of(collection: Collection, vector: Sequence[float], ids: Sequen
     if not ids:
         return {}
     found = collection.get(ids=list(ids), include=["embeddings"])
+    if not found["ids"]:
+        return {}
     rows = np.asarray(found["embeddings"], dtype=np.float64).reshape(len(found["ids"]), -1)
     query = np.asarray(vector, dtype=np.float64)
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(query)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from minicpm_core.index.archive import MAX_DOCUMENT_BYTES, Archive
-from minicpm_core.index.office import needs
+from minicpm_core.index.office import needs, reading
 from minicpm_core.index.outline import Page, clear_marks, mark_heading, take_headings
 from minicpm_core.index.text_encoding import decode
 
@@ -58,7 +58,7 @@ def read_xlsx(data: bytes) -> list[Page]:
         raise ImportError(needs(".xlsx files", "openpyxl"), name=error.name) from error
     Archive(data, MAX_DOCUMENT_BYTES)
     blocks = []
-    with warnings.catch_warnings():  # about styles and extensions that are no part of the text
+    with reading(".xlsx"), warnings.catch_warnings():  # about styles and extensions that are no part of the text
         warnings.simplefilter("ignore")
         values = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
         formulas = load_workbook(io.BytesIO(data), read_only=True, data_only=False)

@@ -19,7 +19,7 @@ from minicpm_core.rag import RagSettings
 if TYPE_CHECKING:
     from chromadb import Collection
 
-_IN_WORK = "in_work"  # "1" from the first change of a run to its orderly end
+IN_WORK = "in_work"  # "1" from the first change of a run to its orderly end
 
 
 class Writer:
@@ -54,7 +54,7 @@ class Writer:
         """Undo what an earlier run left unfinished, and mend what it left different; return sentences about it."""
         for path in self.catalog.unfinished():
             self._drop(path)
-        stopped = self.catalog.get(_IN_WORK) == "1"
+        stopped = self.catalog.get(IN_WORK) == "1"
         notes = []
         if stopped or self.collection.count() != self.catalog.count():
             stored, present = self.catalog.ids(), stored_ids(self.collection)
@@ -65,12 +65,12 @@ class Writer:
                 notes.append(f"{len(missing)} passages had no vector any more and were embedded again")
         if put_back := self.pictures.settle(thorough=stopped):
             notes.append(f"{put_back} pages had no vector any more and were put back")
-        self.catalog.set({_IN_WORK: "1"})
+        self.catalog.set({IN_WORK: "1"})
         return notes
 
     def leave(self) -> None:
         """Record that the run ended in order."""
-        self.catalog.set({_IN_WORK: "0"})
+        self.catalog.set({IN_WORK: "0"})
 
     def remove(self, path: str) -> None:
         """Take a file out of the index."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
@@ -13,14 +14,17 @@ from typing import Any
 
 from minicpm_core.engine import Engine
 from minicpm_core.families import Family, find_family
+from minicpm_core.handover import Stop
 from minicpm_core.rag import CHARS_PER_TOKEN, detect_language
 from minicpm_core.server.answers import ServerAnswer
 from minicpm_core.server.loop import BackgroundLoop
-from minicpm_core.server.requests import ServerRequest, make_request, to_openai
+from minicpm_core.server.requests import ServerRequest, make_request, to_openai, with_older_schema
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
 
 RETRIES = 3
-"""How often a request is sent again after 429, 5xx or a broken connection, as long as no text has come."""
+"""How often a request is sent again after 408, 429, 5xx or a broken connection, as long as no text has come."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+"""Seconds before it is sent again: the first pause, doubled each time, and the longest that a server may ask for."""
 CONNECT_SECONDS, READ_SECONDS = 10.0, 600.0
 """Longest wait for the connection, and for the next piece of an answer; the first one waits in the server's queue."""
 DEFAULT_WINDOW = 4096
@@ -64,36 +68,40 @@ class ServerEngine(Engine):
         self._loop = BackgroundLoop(served.name)
         self._close = weakref.finalize(self, partial(self._loop.close, client.close))
 
-    def stream(self, messages: Prompt, **options: Any) -> Iterator[Chunk]:
+    def stream(self, messages: Prompt, *, timeout: float | None = None, **options: Any) -> Iterator[Chunk]:
         """Yield the answer piece by piece; the arguments are those of `Engine.stream`."""
         request = make_request(self.checkpoint.name, messages, **options)
 
         def run() -> Iterator[Chunk]:
-            with closing(self._loop.stream(lambda: self._ask(request))) as chunks:
+            with closing(self._loop.stream(lambda: self._ask(request), timeout)) as chunks:
                 yield from chunks
 
         return run()
 
-    def astream(self, messages: Prompt, **options: Any) -> AsyncIterator[Chunk]:
+    def astream(self, messages: Prompt, *, timeout: float | None = None, **options: Any) -> AsyncIterator[Chunk]:
         """Do what `stream` does without blocking the event loop."""
 
         async def run() -> AsyncIterator[Chunk]:
             request = await asyncio.to_thread(make_request, self.checkpoint.name, messages, **options)
-            async with aclosing(self._loop.astream(lambda: self._ask(request))) as chunks:
+            async with aclosing(self._loop.astream(lambda: self._ask(request), timeout)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
         return run()
 
-    def generate_batch(self, prompts: Sequence[Prompt], *, batch_size: int = 8, **options: Any) -> list[Chunk]:
+    def generate_batch(
+        self, prompts: Sequence[Prompt], *, batch_size: int = 8, timeout: float | None = None, **options: Any
+    ) -> list[Chunk]:
         """Return the answers to several prompts, at most `batch_size` of them asked for at a time."""
         requests = [make_request(self.checkpoint.name, prompt, **options) for prompt in prompts]
-        return self._loop.run(lambda: self._ask_all(requests, batch_size))
+        return self._loop.run(lambda: self._ask_all(requests, batch_size, timeout))
 
-    async def agenerate_batch(self, prompts: Sequence[Prompt], *, batch_size: int = 8, **options: Any) -> list[Chunk]:
+    async def agenerate_batch(
+        self, prompts: Sequence[Prompt], *, batch_size: int = 8, timeout: float | None = None, **options: Any
+    ) -> list[Chunk]:
         """Do what `generate_batch` does without blocking the event loop."""
         requests = [make_request(self.checkpoint.name, prompt, **options) for prompt in prompts]
-        return await self._loop.arun(lambda: self._ask_all(requests, batch_size))
+        return await self._loop.arun(lambda: self._ask_all(requests, batch_size, timeout))
 
     def prepare(self, messages: Prompt, **options: Any) -> Any:
         """Check the options and return the request."""
@@ -150,7 +158,7 @@ class ServerEngine(Engine):
         self.model = None
         self._close()
 
-    async def _ask_all(self, requests: Sequence[ServerRequest], batch_size: int) -> list[Chunk]:
+    async def _ask_all(self, requests: Sequence[ServerRequest], batch_size: int, timeout: float | None) -> list[Chunk]:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; accepted: 1 or more")
         free = asyncio.Semaphore(batch_size)
@@ -162,15 +170,24 @@ class ServerEngine(Engine):
                     answer += chunk
             return answer
 
-        return list(await asyncio.gather(*map(one, requests)))
+        stop = Stop(timeout)
+        stop.begun = True
+        try:
+            return list(await asyncio.wait_for(asyncio.gather(*map(one, requests)), timeout))
+        except asyncio.TimeoutError:
+            if not stop.is_late:  # the server's own
+                raise
+            raise stop.error() from None
 
     async def _ask(self, request: ServerRequest) -> AsyncIterator[Chunk]:
         """Yield the chunks of one answer, asking again where nothing has come of it yet."""
-        import httpx
         import openai
 
         for attempt in range(RETRIES + 1):
             answer, delivered = ServerAnswer(request.tools), False
+            failure: Exception | None = None
+            cause: Exception | None = None
+            pause: float | None = FIRST_PAUSE * 2**attempt
             try:
                 async with await self._open(request) as events:
                     async for event in events:
@@ -182,15 +199,21 @@ class ServerEngine(Engine):
                     return
                 reason = "it ended before the answer did"
             except openai.APIStatusError as error:
-                raise _translate(error, self.checkpoint) from error
+                older = with_older_schema(request, error.message)
+                if older and attempt < RETRIES:
+                    request = older
+                    continue
+                failure, cause, pause = _translate(error, self.checkpoint), error, _pause_after(error, attempt)
             except openai.APITimeoutError as error:
                 raise TimeoutError(f"{self.checkpoint.url} did not answer in time: {error}") from error
-            except (openai.APIError, httpx.TransportError) as error:
-                reason = f"{type(error).__name__}: {error}"
-            if delivered or attempt == RETRIES:
+            except openai.APIError as error:
+                reason, cause = f"{type(error).__name__}: {error}", error
+            if failure is None:
                 again = "; it is not asked again, since a part of the answer was delivered" if delivered else ""
-                raise ConnectionError(f"the connection to {self.checkpoint.url} broke, {reason}{again}")
-            await asyncio.sleep(0.25 * 2**attempt)
+                failure = ConnectionError(f"the connection to {self.checkpoint.url} broke, {reason}{again}")
+            if delivered or pause is None or attempt == RETRIES:
+                raise failure from cause
+            await asyncio.sleep(pause * random.uniform(1.0, 1.25))  # so that many callers do not come back at once
 
     async def _open(self, request: ServerRequest) -> Any:
         if "prompt" in request.body:
@@ -198,6 +221,17 @@ class ServerEngine(Engine):
         else:
             completions = self._client.chat.completions
         return await completions.create(**request.body, stream=True, stream_options={"include_usage": True})
+
+
+def _pause_after(error: Any, attempt: int) -> float | None:
+    """Return the seconds to wait after a refusal, as `Retry-After` says; None where asking again is of no use."""
+    if error.status_code not in (408, 429) and error.status_code < 500:
+        return None
+    try:
+        asked = float(error.response.headers.get("retry-after") or 0)
+    except ValueError:  # a date: the growing pauses come near enough
+        asked = 0.0
+    return max(FIRST_PAUSE * 2**attempt, asked) if asked <= LONGEST_PAUSE else None
 
 
 def _translate(error: Any, served: Served) -> Exception:
@@ -243,7 +277,7 @@ def load_server(
     client = AsyncOpenAI(
         base_url=base_url,
         api_key=api_key or "none",
-        max_retries=RETRIES,
+        max_retries=0,  # the engine asks again itself: it knows what was delivered
         timeout=Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
     )
     served = Served(str(model), find_family({}, "", family) if family else _SERVED, base_url)

@@ -9,15 +9,10 @@ from contextlib import aclosing
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from minicpm_core.handover import END, Failure, Stop, areceive, receive
+
 T = TypeVar("T")
 Produce = Callable[[], AsyncIterator[T]]
-
-_END = object()
-
-
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 class BackgroundLoop:
@@ -29,20 +24,26 @@ class BackgroundLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    def stream(self, produce: Produce[T]) -> Generator[T, None, None]:
-        """Yield what `produce()` yields; closing the generator cancels it."""
+    def stream(self, produce: Produce[T], timeout: float | None = None) -> Generator[T, None, None]:
+        """Yield what `produce()` yields; closing the generator, and the end of the time, cancel it.
+
+        Args:
+            produce: makes the items.
+            timeout: seconds until the last item.
+        """
         items: SimpleQueue[Any] = SimpleQueue()
-        loop = self._started()
+        stop, loop = Stop(timeout), self._started()
+        stop.begun = True
         future = asyncio.run_coroutine_threadsafe(_pump(produce, items.put), loop)
         try:
-            while (item := items.get()) is not _END:
-                yield _unpack(item)
+            yield from receive(items, stop)
         finally:
             future.cancel()
 
-    async def astream(self, produce: Produce[T]) -> AsyncGenerator[T, None]:
+    async def astream(self, produce: Produce[T], timeout: float | None = None) -> AsyncGenerator[T, None]:
         """Do the same without blocking the caller's event loop."""
-        own, loop = asyncio.get_running_loop(), self._started()
+        own, stop, loop = asyncio.get_running_loop(), Stop(timeout), self._started()
+        stop.begun = True
         items: asyncio.Queue[Any] = asyncio.Queue()
 
         def deliver(item: Any) -> None:
@@ -51,8 +52,9 @@ class BackgroundLoop:
 
         future = asyncio.run_coroutine_threadsafe(_pump(produce, deliver), loop)
         try:
-            while (item := await items.get()) is not _END:
-                yield _unpack(item)
+            async with aclosing(areceive(items, stop)) as received:
+                async for item in received:
+                    yield item
         finally:
             future.cancel()
 
@@ -110,14 +112,8 @@ async def _pump(produce: Produce[Any], deliver: Callable[[Any], None]) -> None:
         async with aclosing(stream) as items:
             async for item in items:
                 deliver(item)
-        deliver(_END)
+        deliver(END)
+    except asyncio.CancelledError:
+        deliver(Failure(RuntimeError("the engine was closed before the answer was complete")))
     except BaseException as error:
-        deliver(_Failure(error))
-
-
-def _unpack(item: Any) -> Any:
-    if isinstance(item, _Failure):
-        if isinstance(item.error, asyncio.CancelledError):
-            raise RuntimeError("the engine was closed before the answer was complete")
-        raise item.error
-    return item
+        deliver(Failure(error))

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minicpm_core.messages import check_messages
@@ -15,8 +15,8 @@ from minicpm_core.schemas import read_schema
 from minicpm_core.tools import Choice, Tool, read_choice, read_tools
 from minicpm_core.types import Message, Prompt, Sampling
 
-EXTRA = ("top_k", "repetition_penalty")
-"""Sampling values beside OpenAI's own; vLLM, SGLang and most others read them by these names."""
+EXTRA = {"top_k": ("top_k",), "repetition_penalty": ("repetition_penalty", "repeat_penalty")}
+"""Sampling values beside OpenAI's own, and their names: the second one is that of llama.cpp and LM Studio."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,18 @@ def make_request(
     return ServerRequest(body, choice.tools)
 
 
+def with_older_schema(request: ServerRequest, said: str) -> ServerRequest | None:
+    """Return the request with its schema in the form of servers that know no "json_schema", as llama-cpp-python's.
+
+    None where that is not what the server, of which `said` is the answer, refused.
+    """
+    form = request.body.get("response_format", {})
+    if form.get("type") != "json_schema" or not ("response_format" in said and "json_object" in said):
+        return None
+    older = {"type": "json_object", "schema": form["json_schema"]["schema"]}
+    return replace(request, body={**request.body, "response_format": older})
+
+
 def _sampling(sampling: Sampling) -> dict[str, Any]:
     values = {
         "temperature": sampling.temperature,
@@ -87,7 +99,9 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
         "seed": sampling.seed,
         "max_tokens": sampling.max_new_tokens,
     }
-    extra = {name: value for name in EXTRA if (value := getattr(sampling, name)) is not None}
+    extra = {
+        name: value for own, names in EXTRA.items() if (value := getattr(sampling, own)) is not None for name in names
+    }
     given = {name: value for name, value in values.items() if value is not None}
     return given | ({"extra_body": extra} if extra else {})
 
@@ -95,7 +109,7 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
 def _tools(known: Sequence[Tool], choice: Choice) -> dict[str, Any]:
     functions = [{"name": t.name, "description": t.description, "parameters": t.parameters} for t in known]
     named = {"type": "function", "function": {"name": choice.tools[0].name}}
-    one = choice.mode == "required" and len(choice.tools) < len(known)
+    one = choice.mode == "required" and len(choice.tools) == 1  # by its name, which more servers obey than "required"
     return {
         "tools": [{"type": "function", "function": function} for function in functions],
         "tool_choice": named if one else choice.mode,

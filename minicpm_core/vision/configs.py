@@ -54,14 +54,15 @@ def to_granite(config: Json) -> Any:
     """Return the GraniteConfig of V-1.0 and V-2.0, whose class default, unlike the text models', is an untied head."""
     from transformers import GraniteConfig
 
-    return GraniteConfig(**translation.granite_values({"tie_word_embeddings": False} | dict(config)))
+    values = translation.granite_values({"tie_word_embeddings": False} | dict(config))
+    return translation.make_config(GraniteConfig, values)
 
 
 def to_qwen2(config: Json) -> Any:
     """Return the Qwen2Config of V-2.6 and o-2.6."""
     from transformers import Qwen2Config
 
-    return Qwen2Config(**_qwen_values(config))
+    return translation.make_config(Qwen2Config, _qwen_values(config))
 
 
 def to_qwen3(config: Json) -> Any:
@@ -69,7 +70,8 @@ def to_qwen3(config: Json) -> Any:
     from transformers import Qwen3Config
 
     values = _qwen_values(config) | {"attention_bias": bool(config.get("attention_bias", False))}
-    return Qwen3Config(**values | ({"head_dim": config["head_dim"]} if config.get("head_dim") else {}))
+    values |= {"head_dim": config["head_dim"]} if config.get("head_dim") else {}
+    return translation.make_config(Qwen3Config, values)
 
 
 def _qwen_values(config: Json) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class SliceReader:
         view: side in pixels of the only view of a family that does not cut, None where it does.
         mode: the `downsample_mode`, None where the family has none.
         frames: most frames that are taken from a video's file.
+        stacked: frames of each second of a video's file, None where the family knows no pictures of several.
     """
 
     rule: SliceRule
@@ -54,6 +55,7 @@ class SliceReader:
     between_frames: str = "\n"
     mode: str | None = None
     frames: int = 64
+    stacked: int | None = None
 
     @property
     def defaults(self) -> PictureSettings:
@@ -63,6 +65,7 @@ class SliceReader:
             self.mode,
             None if self.view or self.nested else self.numbered,
             None if self.view or self.nested else self.frames,
+            self.stacked,
         )
 
     def adapt(self, settings: PictureSettings) -> SliceReader:

@@ -119,6 +119,10 @@ class VisionLanguageModel(nn.Module):
             embeds[0, start:end] = tokens.to(embeds.dtype) / scale
         return {"inputs_embeds": embeds}, 0
 
+    def place(self, input_ids: Tensor, pictures: Pictures) -> tuple[dict[str, Tensor], int]:
+        """Return nothing: pictures take the places of their tokens; see `NativeVisionModel.place`."""
+        return {}, 0
+
     def encode(self, pictures: Pictures, cancelled: threading.Event | None = None) -> Tensor:
         """Return the feature tokens of the pictures' views, [views, queries, width]."""
         patches, grids = zip(*(self._patches(view) for view in pictures.views), strict=True)

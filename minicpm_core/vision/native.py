@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.files import has_file, read_json
-from minicpm_core.picture_settings import MAX_FRAMES, MERGES
+from minicpm_core.picture_settings import MAX_FRAMES, MAX_STACK, MERGES
 from minicpm_core.vision.minicpmv import SliceReader, read_preprocessor, read_scale
 from minicpm_core.vision.prompt import Markers
 from minicpm_core.vision.slicing import SliceRule
@@ -34,18 +34,19 @@ def load_pictures(checkpoint: Checkpoint) -> SliceReader:
         numbered=bool(preprocessor.get("use_image_id", True)),
         between_frames="",
         mode=config.downsample_mode,
-        frames=_read_frames(checkpoint),
+        frames=_read_count(checkpoint, "max_num_frames", 128, MAX_FRAMES),
+        stacked=_read_count(checkpoint, "stack_frames", 1, MAX_STACK),
     )
 
 
-def _read_frames(checkpoint: Checkpoint) -> int:
-    """Return how many frames of a video the checkpoint's files ask for, 128 where they are silent."""
+def _read_count(checkpoint: Checkpoint, key: str, usual: int, most: int) -> int:
+    """Return a number of frames that the checkpoint's files ask for, the published one where they are silent."""
     name = "video_preprocessor_config.json"
     stored = read_json(checkpoint.folder, name) if has_file(checkpoint.folder, name) else {}
-    frames = stored.get("max_num_frames", 128)
-    if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames:
-        raise ValueError(f"max_num_frames in {name} is {frames!r}; a whole number of 1 or more is needed")
-    return min(frames, MAX_FRAMES)
+    count = stored.get(key, usual)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count:
+        raise ValueError(f"{key} in {name} is {count!r}; a whole number of 1 or more is needed")
+    return min(count, most)
 
 
 def read_markers(checkpoint: Checkpoint) -> Markers:

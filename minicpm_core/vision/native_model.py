@@ -78,10 +78,8 @@ class NativeVisionModel(nn.Module):
             Cancelled: it was set.
         """
         embeds = self.model.get_input_embeddings()(input_ids).clone()
-        grids = [(view.shape[0] // self._patch, view.shape[1] // self._patch) for view in pictures.views]
         cache = FeatureCache() if cache is None else cache
         features = cache.encode(pictures, lambda new: self.encode(new, cancelled), joint=self.joint)
-        kinds = torch.zeros_like(input_ids)
         for (start, end), tokens in zip(pictures.spans, features, strict=True):
             if end - start != len(tokens):
                 raise ValueError(
@@ -89,10 +87,24 @@ class NativeVisionModel(nn.Module):
                     "tokenizer does not keep the placeholder's text as one token each; use the checkpoint's tokenizer"
                 )
             embeds[0, start:end] = tokens.to(embeds.dtype)
-            kinds[0, start:end] = 1
-        inputs = {"inputs_embeds": embeds}
+        places, skipped = self.place(input_ids, pictures)
+        return {"inputs_embeds": embeds} | places, skipped
+
+    def place(self, input_ids: Tensor, pictures: Pictures) -> tuple[dict[str, Tensor], int]:
+        """Return the prompt's position ids where pictures have places of their own (V-4.7), and what decoding skips.
+
+        A token's place depends on those before it and on no features, so that it goes for a part of the prompt too.
+
+        Args:
+            input_ids: [1, tokens].
+            pictures: with spans in token ids.
+        """
         if not hasattr(self.model.model, "get_rope_index"):
-            return inputs, 0
+            return {}, 0
+        kinds = torch.zeros_like(input_ids)
+        for start, end in pictures.spans:
+            kinds[0, start:end] = 1
+        grids = [(view.shape[0] // self._patch, view.shape[1] // self._patch) for view in pictures.views]
         places, skipped = self.model.model.get_rope_index(
             input_ids,
             mm_token_type_ids=kinds,
@@ -100,7 +112,7 @@ class NativeVisionModel(nn.Module):
             downsample_mode=pictures.mode,
         )
         text = torch.arange(input_ids.shape[1], device=input_ids.device).expand(1, 1, -1)
-        return inputs | {"position_ids": torch.cat([text, places])}, int(skipped)
+        return {"position_ids": torch.cat([text, places])}, int(skipped)
 
     def encode(self, pictures: Pictures, cancelled: threading.Event | None = None) -> list[Tensor]:
         """Return the feature tokens of each view, [tokens, width]."""

@@ -47,10 +47,11 @@ def read_video(part: Mapping[str, Any], settings: PictureSettings | None = None)
     """Return the video of a message part such as {"type": "video", "video": "film.mp4"}.
 
     Args:
-        part: a film's file in any form of `media`, of which one frame per second is taken, or "fps" of them, or those
-            at "times" in seconds; or under "video" a list of pictures in any form, of which "fps" (1) or "times" tell
-            when they were taken. "together" (1) frames become one set of tokens (MiniCPM-V 4.5).
-        settings: the most frames of a file, and whether URLs may lead to private addresses.
+        part: a film's file in any form of `media`, of which one frame per second is taken, or "fps" of them (with
+            `stack_frames` more of each), or those at "times" in seconds; or under "video" a list of pictures in any
+            form, of which "fps" (1) or "times" tell when they were taken. "together" (1) frames become one set of
+            tokens (MiniCPM-V 4.5).
+        settings: which frames of a file are taken, and whether URLs may lead to private addresses.
 
     Raises:
         ValueError: no video, or numbers that do not belong to it.
@@ -69,7 +70,7 @@ def read_video(part: Mapping[str, Any], settings: PictureSettings | None = None)
     source = find_source(part, FILM)
     if isinstance(source, str) and not isinstance(source, Encoded) and "://" not in source and os.path.isfile(source):
         source = Path(source)
-    wanted = _read_times(part, None) or _read_fps(part)
+    told = _read_times(part, None)
     if isinstance(source, Path) and not source.expanduser().is_file():
         raise FileNotFoundError(f"no video file {source}; accepted: {FILM.accepted}")
     film: Path | bytes
@@ -77,7 +78,8 @@ def read_video(part: Mapping[str, Any], settings: PictureSettings | None = None)
         film, name = source.expanduser(), str(source)
     else:
         film, name = read_bytes(source, FILM, MAX_FILM_BYTES, settings)
-    frames, seen = decode_frames(film, name, times=wanted, most=settings.max_num_frames or _USUAL_FRAMES)
+    most, stack = settings.max_num_frames or _USUAL_FRAMES, settings.stack_frames or 1
+    frames, seen = decode_frames(film, name, times=told or _read_fps(part), most=most, stack=1 if told else stack)
     return Video(frames, seen, together)
 
 

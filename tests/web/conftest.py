@@ -1,16 +1,18 @@
-"""A real `minicpm web` and a real Chromium; both are told apart from what is not installed."""
+"""A real `minicpm web` and a real Chromium; what is missing for them is told as the reason of a skip."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pytest_socket import enable_socket
@@ -18,6 +20,8 @@ from pytest_socket import enable_socket
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ROOT / "examples" / "documents"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell", "chromium-headless-shell")
+PATIENCE = 120_000
+"""Milliseconds for which a condition is waited for; only a failure takes as long."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,7 +37,7 @@ def find_browser() -> str | None:
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: Playwright keeps an event loop running, which async tests cannot stand
 def browser() -> Iterator[Any]:
     pytest.importorskip("gradio", reason='the page needs Gradio: pip install "minicpm-integrations[web]"')
     api = pytest.importorskip("playwright.sync_api", reason="tests of the page need Playwright: pip install playwright")
@@ -42,57 +46,67 @@ def browser() -> Iterator[Any]:
         path = find_browser() or playwright.chromium.executable_path
         if not Path(path).exists():
             pytest.skip("tests of the page need a browser: apt-get install chromium, or set MINICPM_BROWSER to one")
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        opened = playwright.chromium.launch(executable_path=path, args=options, timeout=PATIENCE)
         yield opened
         opened.close()
 
 
 @dataclass
 class Server:
-    """A running `minicpm web`."""
+    """A process that serves pages; `urls` by their names."""
 
-    url: str
+    urls: dict[str, str]
     process: subprocess.Popen[str]
-    data: Path
+    folder: Path
 
 
-def start(data: Path, *arguments: str, password: str | None = None) -> Server:
-    """Start `minicpm web` on a free port, and wait until it tells its address."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        **({"MINICPM_WEB_PASSWORD": password} if password else {}),
-    }
-    code = "import sys; from minicpm_app.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "web", "--json", "--data", str(data), *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT
-    )
+def start(folder: Path, arguments: list[str], **environment: str) -> Server:
+    """Start Python with arguments, and wait until it tells its addresses."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, *arguments]
+    with (folder / "errors.txt").open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **environment},
+            cwd=ROOT,
+        )
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(process.communicate()[1])
-    return Server(json.loads(line)["url"], process, data)
+        process.wait()
+        raise RuntimeError((folder / "errors.txt").read_text(encoding="utf-8"))
+    return Server(json.loads(line), process, folder)
 
 
-def end(server: Server) -> None:
-    """End it as Ctrl-C does."""
-    server.process.send_signal(2)
+def end(server: Server, *, interrupt: bool = True) -> int:
+    """End it as Ctrl-C does, else by the end of its input; return its exit code."""
+    assert server.process.stdin is not None
+    server.process.stdin.close()
+    if interrupt:
+        server.process.send_signal(signal.SIGINT)
     try:
-        server.process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
+        return server.process.wait(timeout=PATIENCE / 1000)
+    finally:
         server.process.kill()
-        server.process.communicate()
+        server.process.wait()
+        if server.process.stdout:
+            server.process.stdout.close()
 
 
-@pytest.fixture(scope="session")
-def demo_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start(
-        tmp_path_factory.mktemp("collections"), "--model", "demo", "--max-file-size", "1", "--max-files", "4"
-    )
+@pytest.fixture(scope="package")
+def pages(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Pages for the demo checkpoint, for a slow model and for one that sees."""
+    folder = tmp_path_factory.mktemp("pages")
+    # As a user has it, without the switches that keep the tests from the hub.
+    online = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+    server = start(folder, ["-m", "tests.web.pages", str(folder)], **online)
     yield server
-    end(server)
+    end(server, interrupt=False)
 
 
 @dataclass
@@ -100,46 +114,97 @@ class Tab:
     """A tab of a browser of its own, with what it asked for."""
 
     page: Any
+    url: str
     requests: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    asked: int = 0
+
+    def wait(self, selector: str, **options: Any) -> Any:
+        """Wait until an element is seen; return it."""
+        found = self.page.locator(selector, **options).first
+        found.wait_for()
+        return found
+
+    def wait_until(self, condition: str, value: Any = None) -> None:
+        """Wait until a condition, an expression in JavaScript of `value`, holds."""
+        self.page.wait_for_function(f"value => {condition}", arg=value)
 
     def create(self, name: str) -> None:
         self.page.locator("#mc-new button").first.click()
         self.page.fill("#mc-name input, #mc-name textarea", name)
         self.page.click("#mc-create")
-        self.page.wait_for_function(
-            "name => document.querySelector('#mc-collection input').value === name", arg=name, timeout=20_000
-        )
+        self.wait_until("document.querySelector('#mc-collection input').value === value", name)
+
+    def choose(self, name: str) -> None:
+        self.page.click("#mc-collection input")
+        self.page.get_by_role("option", name=name).click()
+        self.wait_until("document.querySelector('#mc-collection input').value.startsWith(value)", name)
 
     def drop(self, *files: Path) -> None:
         self.page.set_input_files("#mc-drop input[type=file]", [str(file) for file in files])
 
-    def wait_for_files(self, **states: str) -> None:
-        """Wait until the files have these states, by their names with _ for the dot."""
-        for name, state in states.items():
-            locator = self.page.locator(f'.mc-files li[data-state="{state}"]', has_text=name.replace("_", "."))
-            locator.wait_for(timeout=30_000)
+    def wait_for_files(self, state: str, *names: str) -> None:
+        """Wait until these files have a state."""
+        for name in names:
+            self.wait(f'.mc-files li[data-state="{state}"]', has_text=name)
 
     def ask(self, question: str) -> None:
+        self.asked = self.page.locator("#mc-talk .mc-answer").count() + 1
         self.page.fill("#mc-question textarea", question)
         self.page.click("#mc-send")
 
-    def answer(self, number: int = -1, state: str = "done") -> Any:
-        """Wait for the end of an answer; return its element."""
-        over = "() => { const last = [...document.querySelectorAll('#mc-live .mc-answer, #mc-talk .mc-answer')].pop();"
-        self.page.wait_for_function(f"{over} return last && last.dataset.state !== 'running'; }}", timeout=30_000)
-        found = self.page.locator("#mc-talk .mc-answer")
-        assert found.last.get_attribute("data-state") == state, found.last.inner_text()
-        return found.nth(number)
+    def written(self, longer_than: int = 0) -> int:
+        """Wait until the answer in work is longer, while it is in work; return how long it is."""
+        answer = "document.querySelector('#mc-live .mc-answer[data-state=\"running\"] p:not(.mc-quiet)')"
+        self.wait_until(f"{answer}?.innerText.length > value", longer_than)
+        return int(self.page.evaluate(f"() => {answer}.innerText.length"))
+
+    def answer(self, state: str = "done") -> Any:
+        """Wait for the end of the answer to the last question; return its element."""
+        self.page.wait_for_function(
+            "count => { const all = document.querySelectorAll('#mc-talk .mc-answer');"
+            " return all.length >= count && all[all.length - 1].dataset.state !== 'running'"
+            " && !document.querySelector('#mc-live .mc-answer'); }",
+            arg=self.asked,
+        )
+        found = self.page.locator("#mc-talk .mc-answer").last
+        assert found.get_attribute("data-state") == state, found.inner_text()
+        return found
+
+    def reload(self) -> None:
+        self.page.reload()
+        self.wait("#mc-status h1")
+
+    def is_sideways(self) -> bool:
+        """Tell whether something is wider than the window."""
+        return bool(self.page.evaluate("() => document.documentElement.scrollWidth > window.innerWidth"))
 
 
-def open_tab(browser: Any, url: str, *, language: str = "en-US", size: tuple[int, int] = (1360, 860)) -> Tab:
-    """Open the page in a browser context of its own, as another person would."""
-    context = browser.new_context(locale=language, viewport={"width": size[0], "height": size[1]})
-    page = context.new_page()
-    tab = Tab(page)
-    page.on("request", lambda request: tab.requests.append(request.url))
-    page.on("pageerror", lambda error: tab.errors.append(str(error)))
-    page.goto(url)
-    page.wait_for_selector("#mc-status h1", timeout=90_000)
-    return tab
+@pytest.fixture
+def open_tab(browser: Any) -> Iterator[Callable[..., Tab]]:
+    """Opens a page in a browser of its own, as another person would; no tab may fail or ask any other machine."""
+    tabs: list[Tab] = []
+
+    def open_(
+        url: str, *, language: str = "en-US", size: tuple[int, int] = (1360, 860), ready: bool = True, **options: Any
+    ) -> Tab:
+        viewport = {"width": size[0], "height": size[1]}
+        context = browser.new_context(locale=language, viewport=viewport, service_workers="block", **options)
+        context.set_default_timeout(PATIENCE)
+        tab = Tab(context.new_page(), url)
+        tabs.append(tab)
+        context.on("request", lambda request: tab.requests.append(request.url))
+        tab.page.on("websocket", lambda socket: tab.requests.append(socket.url))
+        tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
+        tab.page.goto(url)
+        if ready:
+            tab.wait("#mc-status h1")
+        return tab
+
+    yield open_
+    for tab in tabs:
+        tab.page.context.close()
+    for tab in tabs:
+        assert tab.errors == []
+        hosts = {urlsplit(url).netloc for url in tab.requests if not url.startswith(("data:", "blob:"))}
+        assert hosts == {urlsplit(tab.url).netloc}

@@ -1,0 +1,9 @@
+"""All targets."""
+
+from __future__ import annotations
+
+from tests.fuzzing.checkpoints import CONFIGS, GGUF, SAFETENSORS
+from tests.fuzzing.files import CONTAINERS, PDFS, PICTURES, TEXTS
+from tests.fuzzing.messages import DICTS, LANGCHAIN, LLAMAINDEX
+
+TARGETS = (LANGCHAIN, LLAMAINDEX, DICTS, PICTURES, PDFS, CONTAINERS, TEXTS, CONFIGS, SAFETENSORS, GGUF)

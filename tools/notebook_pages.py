@@ -1,0 +1,94 @@
+"""Hooks of MkDocs: notebooks become pages of the site, with what they printed, beside the notebooks themselves."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+_SIGNS = {"✅": ':material-check:{ title="yes" }', "❌": ':material-close:{ title="no" }'}
+_LINK = re.compile(r"\]\(([^):#]+)\.(ipynb|md)\b")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages; what lies in `notebooks` of the repository is put under `notebooks/`."""
+    from mkdocs.structure.files import File
+
+    for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        page = write_page(file.content_string, file.src_uri, f"docs/{posixpath.dirname(file.src_uri)}")
+        files.append(File.generated(config, _page(file.src_uri), content=page))
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        text, name = path.read_text(encoding="utf-8"), f"notebooks/{path.name}"
+        files.append(File.generated(config, name, content=text))
+        files.append(File.generated(config, _page(name), content=write_page(text, name, "notebooks")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links to notebooks of the repository lead to their pages, and signs be drawn where no font has them."""
+    folder = posixpath.dirname(page.file.src_uri)
+    for sign, drawn in _SIGNS.items():
+        markdown = markdown.replace(sign, drawn)
+    return lead_links(markdown, posixpath.join("docs", folder), folder)
+
+
+def write_page(notebook: str, name: str, folder: str) -> str:
+    """Return a notebook's JSON as Markdown: the code in fences, and below each what it printed.
+
+    Args:
+        notebook: its content.
+        name: its place in the site.
+        folder: its folder in the repository.
+    """
+    cells = "\n\n".join(_write_cell(cell) for cell in json.loads(notebook)["cells"])
+    title, _, rest = cells.partition("\n\n")
+    download = f'<a href="{posixpath.basename(name)}" download>Download this notebook</a>'
+    return lead_links(f"{title}\n\n{download}\n\n{rest}\n", folder, posixpath.dirname(name))
+
+
+def lead_links(markdown: str, folder: str, site_folder: str) -> str:
+    """Return a page with its relative links to pages and notebooks made those of the site.
+
+    Args:
+        markdown: the page.
+        folder: its folder in the repository.
+        site_folder: its folder in the site, in which `docs` is the root.
+    """
+
+    def lead(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, match[1])).removeprefix("docs/")
+        return f"]({posixpath.relpath(target, site_folder or '.')}.md"
+
+    return _LINK.sub(lead, markdown)
+
+
+def _page(name: str) -> str:
+    return name.removesuffix(".ipynb") + ".md"
+
+
+def _write_cell(cell: dict[str, Any]) -> str:
+    source = "".join(cell["source"])
+    if cell["cell_type"] != "code":
+        return source
+    outputs = [_fence("text", text) for output in cell["outputs"] if (text := _printed(output))]
+    return "\n\n".join([_fence("python", source), *outputs])
+
+
+def _printed(output: dict[str, Any]) -> str:
+    text = output.get("text") or output.get("data", {}).get("text/plain", "")
+    return "".join(text).rstrip()
+
+
+def _fence(language: str, text: str) -> str:
+    marks = "```"
+    while marks in text:
+        marks += "`"
+    return f"{marks}{language}\n{text}\n{marks}"
