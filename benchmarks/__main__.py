@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks.prefix import provide_checkpoint
 from benchmarks.sections import SECTIONS, Section
 from benchmarks.tables import Bar, describe_machine, format_bars
+from minicpm_core.threads import wait_briefly
 
 MARKS = ("<!-- benchmarks -->", "<!-- /benchmarks -->")
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +37,6 @@ def run_section(name: str, section: Section, checkpoint: Path, temporary: Path) 
     arguments = [part.format(checkpoint=checkpoint, file=file) for part in section.arguments]
     cache = str(temporary / "cache") if section.cached else "off"
     env = os.environ | {"MINICPM_CACHE": cache, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
     command = [sys.executable, "-m", f"benchmarks.{section.module or name}", *arguments]
     began = time.perf_counter()
@@ -120,6 +120,7 @@ def main() -> int:
     parser.add_argument("--from-json", type=Path, metavar="FILE", help="take the figures from there; run nothing")
     parser.add_argument("--checkpoint", type=Path, help="a folder that was written before; it is kept")
     options = parser.parse_args()
+    wait_briefly()
     if options.from_json:
         report = json.loads(options.from_json.read_text())
     else:

@@ -145,8 +145,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the checkpoint is, or is to be kept")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    import bitsandbytes.nn  # imports are not loading
+    from transformers.models.llama import modeling_llama
     from transformers.utils import logging
 
+    assert bitsandbytes.nn, modeling_llama
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as temporary:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from minicpm_core.threads import wait_passively
+from minicpm_core.threads import wait_briefly
 
 COMMANDS = {
     "ask": "answer questions from your documents, with the sources",
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    wait_passively()
+    wait_briefly()
     try:
         return int(import_module(f"minicpm_app.{options.command.replace('-', '_')}").run(options) or 0)
     except UsageError as error:

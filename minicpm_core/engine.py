@@ -34,7 +34,7 @@ from minicpm_core.prefix import Prefixes
 from minicpm_core.quantization import bitsandbytes_config
 from minicpm_core.rendering import lay_out
 from minicpm_core.templates import render_template
-from minicpm_core.threads import fit_threads
+from minicpm_core.threads import fit_threads, keep_freed_memory
 from minicpm_core.tools import read_tools
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
 from minicpm_core.vision.features import FeatureCache
@@ -499,6 +499,7 @@ def load(
     quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=chosen_dtype)
     if chosen_device == "cpu":
         fit_threads()
+        keep_freed_memory()
     tokenizer = load_tokenizer(checkpoint)
     vision = checkpoint.family.vision
     load_model = import_module(vision.module).load_model if vision else load_weights

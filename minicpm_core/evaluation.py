@@ -20,7 +20,7 @@ from typing import Any
 
 from minicpm_core.perplexity import log_likelihoods
 from minicpm_core.quiet import quiet
-from minicpm_core.threads import wait_passively
+from minicpm_core.threads import wait_briefly
 
 TEXT = Path(__file__).with_name("evaluation.txt")
 """English and Chinese prose that was written for this package, so that no model was trained on it."""
@@ -315,7 +315,7 @@ def _describe_end(code: int, stderr: str) -> str:
 
 def main() -> None:
     """Measure what the JSON on standard input asks for; print JSON: an `Evaluation`, or {"error"}."""
-    wait_passively()
+    wait_briefly()
     os.environ["MINICPM_CACHE"] = "off"  # a row must not depend on what an earlier one has left
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)  # what libraries print is no part of the answer

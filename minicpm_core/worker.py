@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from minicpm_core.errors import QueueFullError
 from minicpm_core.handover import END, Failure, Stop, areceive, receive
+from minicpm_core.threads import release_team
 
 T = TypeVar("T")
 Produce = Callable[[threading.Event], Iterator[T]]
@@ -44,6 +45,8 @@ class _Job:
             self.deliver(self.cut() if self.stop.is_set() else END)
         except BaseException as error:
             self.deliver(Failure(error))
+        finally:
+            release_team()
 
     def cut(self) -> Failure:
         """Return why the answer is not whole."""
@@ -132,6 +135,7 @@ class Worker:
 
     def _submit(self, job: _Job) -> None:
         self.refuse_forked()
+        release_team()
         with self._changed:
             if self._closed:
                 raise RuntimeError(f"the engine of {self._name} is closed; load it again")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,9 +66,45 @@ def test_torchs_own_number_is_lowered_and_the_users_kept(monkeypatch: pytest.Mon
 
 def test_how_threads_wait_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    monkeypatch.setenv(threads.WAIT_POLICY, "ACTIVE")
-    threads.wait_passively()
-    assert os.environ[threads.WAIT_POLICY] == "ACTIVE"
-    monkeypatch.delenv(threads.WAIT_POLICY)
-    threads.wait_passively()
-    assert os.environ[threads.WAIT_POLICY] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    threads.wait_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    threads.wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    threads.wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "10000"
+
+
+_TEAMS = """
+import os, threading, torch
+from minicpm_core.threads import release_team
+from minicpm_core.worker import Worker
+
+def count():
+    return len(os.listdir("/proc/self/task"))
+
+def add():
+    return torch.add(*torch.ones(2, 10**6)).sum()
+
+torch.set_num_threads(3)
+alone = count()
+add()
+with_team = count()
+seen = list(Worker("toy").stream(lambda stop: iter([add() and count()])))[0]
+print(with_team - alone, seen - alone)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc, which Linux has")
+def test_the_callers_threads_end_when_the_models_compute() -> None:
+    import torch
+
+    if not (Path(torch.__file__).parent / "lib" / "libgomp.so.1").is_file():
+        pytest.skip("this torch computes with another runtime than libgomp")
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", _TEAMS], env=env, capture_output=True, text=True, check=True)
+    # two threads beside the caller; then those of the model's thread, and that thread itself
+    assert done.stdout.split() == ["2", "3"]
