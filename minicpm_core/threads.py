@@ -19,7 +19,7 @@ from typing import Any
 _SET_BY_USERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")
 _WAIT_POLICY = "OMP_WAIT_POLICY"
 _SPIN_COUNT = "GOMP_SPINCOUNT"
-_SPINS = 10_000
+_SPINS = 1_000
 _SOFT = 1
 """omp_pause_soft: what is released is made anew when it is needed."""
 _KEPT = 31 * 2**20

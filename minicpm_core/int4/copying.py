@@ -37,10 +37,16 @@ class Copy:
         self._file: TensorFile | None = None
         self._pool = ThreadPoolExecutor(1)
         self._writes: list[Future[None]] = []
+        self._threads = 0
 
     def __enter__(self) -> Copy:
+        import torch
+
         self._temporary = self._slot.start(total_bytes(self._kinds)) if self._slot else None
         self._try(self._open)
+        if self._temporary and (threads := torch.get_num_threads()) > 1:
+            torch.set_num_threads(threads - 1)  # else each operation waits for the one whose core writes
+            self._threads = threads
         return self
 
     def write(self, name: str, parts: Mapping[str, Tensor]) -> None:
@@ -50,6 +56,10 @@ class Copy:
         self._writes.append(self._pool.submit(self._try, lambda: _write(self._file, name, parts)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        import torch
+
+        if self._threads:
+            torch.set_num_threads(self._threads)
         self._pool.shutdown(cancel_futures=kind is not None)
         if kind is None:
             for write in self._writes:
