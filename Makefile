@@ -43,7 +43,8 @@ $(VENV)/.installed: pyproject.toml
 	@$(PIP) --editable ".[dev]"
 	@touch $@
 
-# Gradio asks for an older Pillow than the pixels of the vision tests need, and runs with this one.
+# The vision tests compare with transformers' processors, whose pixels are the reference's with Pillow 13 only. Gradio asks
+# for an older one, and runs with this.
 $(VENV)/.web: $(VENV)/.installed
 	@$(PIP) "gradio>=6.31" && $(PIP) --no-deps --upgrade "pillow>=13"
 	@touch $@
