@@ -216,21 +216,6 @@ def is_out_of_scope(passages: Sequence[Passage], settings: RagSettings) -> bool:
     return best < settings.min_similarity and max(p.coverage for p in passages) < settings.min_coverage
 
 
-def condense_messages(
-    question: str, history: Sequence[Mapping[str, str]], settings: RagSettings
-) -> list[dict[str, str]]:
-    """Return the messages that ask the model to rewrite `question` so that it stands alone."""
-    turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in history)
-    prompt = settings.condense_prompts[detect_language(question)].format(history=turns, question=question)
-    return [{"role": "user", "content": prompt}]
-
-
-def search_query(question: str, history: Sequence[Mapping[str, str]]) -> str:
-    """Return the text to search with when `follow_up` is "history": the last question asked, then this one."""
-    earlier = [turn["content"] for turn in history if turn["role"] == "user"]
-    return f"{earlier[-1]} {question}" if earlier else question
-
-
 def prompt_room(context_window: int, max_tokens: int | None) -> int:
     """Return the tokens that a prompt may have: all but the answer's, which are at most a quarter of the window."""
     longest = max_tokens or context_window
@@ -269,3 +254,8 @@ def fit_passages(
     if dropped := len(passages) - len(kept):
         logger.warning("%d of %d passages left out: a prompt has room for %d tokens", dropped, len(passages), room)
     return kept
+
+
+def describe_dropped(passages: Sequence[Passage], kept: int) -> list[dict[str, Any]]:
+    """Return the passages that `fit_passages` left out, best first: dicts of id, source and page, as answers report."""
+    return [{"id": passage.id, "source": passage.source, "page": passage.page} for passage in passages[kept:]]

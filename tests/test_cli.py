@@ -40,7 +40,8 @@ def test_ask_answers_as_json(index: Path, capsys: pytest.CaptureFixture[str]) ->
     questions = ["How long does the warranty last?", "谁负责北京仓库？"]
     assert main(["ask", *questions, "--index", str(index), "--model", "demo", "--json"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
-    assert list(first) == ["answer", "citations", "usage"]
+    assert list(first) == ["answer", "citations", "dropped", "usage"]
+    assert first["dropped"] == []
     assert "The warranty lasts five years" in first["answer"]
     assert [list(c) for c in first["citations"]] == [["n", "source", "page", "quote"]]
     citation = first["citations"][0]
@@ -49,6 +50,20 @@ def test_ask_answers_as_json(index: Path, capsys: pytest.CaptureFixture[str]) ->
     assert first["usage"]["total_tokens"] == first["usage"]["input_tokens"] + first["usage"]["output_tokens"] > 0
     assert "王芳" in second["answer"]
     assert (second["citations"][0]["source"], second["citations"][0]["page"]) == ("仓库手册.txt", None)
+
+
+def test_ask_says_which_passages_had_no_room(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--index", str(index), "--model", "demo", "--context-window", "180", "--max-tokens", "24"]
+    assert main(["ask", "How long does the warranty last?", *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "The warranty lasts five years" in found["answer"]
+    assert 1 <= len(found["dropped"]) <= 4
+    assert [list(dropped) for dropped in found["dropped"]] == [["id", "source", "page"]] * len(found["dropped"])
+    assert main(["ask", "How long does the warranty last?", *options]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    some = "1 passage" if len(found["dropped"]) == 1 else f"{len(found['dropped'])} passages"
+    assert said.startswith(f"Left out, since the context window has no room: {some} of ")
+    assert all(dropped["source"] in said for dropped in found["dropped"])
 
 
 def test_ask_indexes_documents_on_the_fly_and_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
