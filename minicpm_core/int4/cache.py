@@ -118,7 +118,7 @@ class Slot:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for old in self._folder.glob(".*.tmp"):
-                if time.time() - old.stat().st_mtime > _ABANDONED:
+                if abs(time.time() - old.stat().st_mtime) > _ABANDONED:  # clocks may have been wrong
                     old.unlink(missing_ok=True)
             free = shutil.disk_usage(self._folder).free
         except OSError as error:
