@@ -21,7 +21,7 @@ from minicpm_core.images import read_image
 from minicpm_core.urls import hide_password
 from tests.scripted_server import Reply, scripted, text_events
 
-KEY = "sk-geheim-0123456789"
+KEY = "sk-geheim"
 LANGCHAIN = (ChatMiniCPM, ChatMiniCPMV, LangChainLLM)
 LLAMAINDEX = (MiniCPM, MiniCPMMultiModal, LlamaIndexLLM)
 each_class = pytest.mark.parametrize(
