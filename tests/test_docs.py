@@ -159,7 +159,7 @@ def test_every_command_of_a_page_is_accepted() -> None:
             for command in find_commands(block.text) if block.language in CONSOLE else ():
                 parser.parse_args(shlex.split(command, comments=True)[1:])
                 found += 1
-    assert found == 17
+    assert found >= 17
 
 
 @pytest.mark.parametrize("page", ASKED)
