@@ -7,7 +7,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OFFLINE = HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
-.PHONY: demo test lint types notebooks docs bench install clean
+.PHONY: demo test lint types notebooks docs bench audit fuzz install clean
 
 demo: install  ## Ask the example documents, answered by the demo checkpoint
 	@echo
@@ -31,6 +31,14 @@ docs: install  ## Build the documentation as a site in build/docs
 
 bench: install  ## Run the benchmarks of the CPU and print their tables (2.5 GB of temporary files)
 	$(OFFLINE) $(BIN)/python -m benchmarks $(BENCH)
+
+audit: install  ## Look the installed packages up among known vulnerabilities
+	@$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check "pip-audit>=2.9" \
+	|| { echo "audit: not done, pip-audit could not be installed"; exit 0; }; \
+	$(VENV)/audit/bin/python -m tools.audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+fuzz: install  ## Fuzz what reads files and messages of strangers, SECONDS (60) for each target
+	$(OFFLINE) $(BIN)/python -m tools.fuzz --seconds $(or $(SECONDS),60)
 
 install: $(VENV)/.installed
 
