@@ -227,7 +227,7 @@ def test_a_server_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pyt
     ("given", "error"),
     [
         ({"chroma_url": "localhost:8000"}, "accepted: an http"),
-        ({"chroma_url": "http://user:word@localhost:8000"}, "leave them out"),
+        ({"chroma_url": "http://user:word@localhost:8000"}, "holds a user name or password"),
         ({"chroma_url": "http://localhost:8000/a"}, "accepted: 3 letters"),
         ({"chroma_token": "x", "persist_directory": "here"}, "give that too"),
         ({}, "give persist_directory"),

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
+from minicpm_core.urls import refuse_password
+
 if TYPE_CHECKING:
     import httpx
     from chromadb.api import ClientAPI
@@ -54,12 +56,8 @@ class ChromaServer:
         Raises:
             ValueError: no http(s) URL, one with a password in it, or a name that Chroma does not take.
         """
+        refuse_password(url, "chroma_url", f"give chroma_token, or set ${TOKEN_VARIABLE}")
         parts = urlsplit(url)
-        if parts.username is not None or parts.password is not None:
-            raise ValueError(
-                "chroma_url holds a user name or password; leave them out, and give chroma_token or set "
-                f"${TOKEN_VARIABLE}"
-            )
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"chroma_url is {url!r}; accepted: an http(s) URL such as http://localhost:8000/my-index")
         prefix, _, name = parts.path.rpartition("/")
