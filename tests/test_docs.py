@@ -26,6 +26,7 @@ RUN = {
     "docs/langchain/llm.md": 5,
     "docs/langchain/retriever.md": 5,
     "docs/ocr.md": 1,
+    "docs/operations.md": 1,
     "docs/pictures.md": 9,
     "docs/rag.md": 3,
     "docs/retrieval.md": 3,

@@ -247,9 +247,19 @@ def test_an_engine_of_before_a_fork_says_so_and_is_not_waited_for(toy: Path) -> 
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_the_frameworks_classes_load_anew_in_a_forked_process(toy: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
     chat = ChatMiniCPM(model=str(toy), temperature=0, max_tokens=8)
-    expected = chat.invoke("hello").text
-    assert _in_child(lambda: chat.invoke("hello").text) == expected
+    try:
+        torch.set_num_threads(2)
+        torch.ones(1500, 1500).add(1)  # starts OpenMP's threads, which a child does not have
+        expected = chat.invoke("hello").text
+        assert _in_child(lambda: (chat.invoke("hello").text, torch.ones(1500, 1500).add(1).sum().item())) == str(
+            (expected, 4500000.0)
+        )
+    finally:
+        torch.set_num_threads(before)
     chat.load_engine().close()
 
 
