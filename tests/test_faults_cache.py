@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -119,3 +121,37 @@ def test_what_crashes_left_is_removed_whatever_the_clock_says(
     expected = answer(checkpoint)
     assert (left.exists(), young.exists()) == (False, True)
     assert answer(checkpoint) == expected
+
+
+def test_a_load_that_is_given_up_does_not_read_the_weights_to_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"x" * 2**22)
+    parts: list[int] = []
+    sha256 = hashlib.sha256
+
+    class Slow:
+        def __init__(self, *data: bytes) -> None:
+            self.inner = sha256(*data)
+
+        def update(self, data: Any) -> None:
+            parts.append(len(data))
+            reading.set()
+            goes_on.wait(10)
+            self.inner.update(data)
+
+        def hexdigest(self) -> str:
+            return self.inner.hexdigest()
+
+    reading, goes_on = threading.Event(), threading.Event()
+    slot = cache.Slot(tmp_path / "cache", (weights,), {})
+    monkeypatch.setattr(hashlib, "sha256", Slow)
+    assert slot.start(10) is not None
+    assert reading.wait(10)
+    slot.abandon()
+    goes_on.set()
+    assert slot._name_later is not None
+    with pytest.raises(InterruptedError, match="was not read to its end"):
+        slot._name_later.result(10)
+    assert parts == [2**18]  # of sixteen

@@ -50,6 +50,8 @@ class Copy:
         self._writes.append(self._pool.submit(self._try, lambda: _write(self._file, name, parts)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None and self._slot:
+            self._slot.abandon()
         self._pool.shutdown(cancel_futures=kind is not None)
         if kind is None:
             for write in self._writes:
