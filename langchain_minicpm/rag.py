@@ -234,7 +234,7 @@ class RagSteps:
     def _messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, Any]]:
         texts = [passage.text for passage in passages]
         pictures = self._show(passages)
-        return build_messages(question, texts, system_prompts=self.settings.system_prompts, pictures=pictures)
+        return build_messages(question, texts, **self.settings.prompts, pictures=pictures)
 
     def _show(self, passages: Sequence[Passage]) -> Mapping[int, Mapping[str, Any]]:
         if not any(passage.thumbnail for passage in passages):

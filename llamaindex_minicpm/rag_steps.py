@@ -82,7 +82,7 @@ class RagSteps:
         kept = fit_passages(question, passages, self.settings, room=room, count_tokens=count_tokens, show=self._show)
         texts = [passage.text for passage in kept]
         shown = self._show(kept)
-        messages = build_messages(question, texts, system_prompts=self.settings.system_prompts, pictures=shown)
+        messages = build_messages(question, texts, **self.settings.prompts, pictures=shown)
         options = {"grammar": answer_grammar(question, texts, self.settings)} if takes_grammar(self.llm) else {}
         dropped = tuple(describe_dropped(passages, len(kept)))
         return Prompt(question, tuple(nodes[: len(kept)]), to_chat(messages), options=options, dropped=dropped)

@@ -55,6 +55,7 @@ class RagSettings:
         quote_only: the answer consists of whole sentences of the passages, by a grammar, or is the refusal.
         system_prompts: the rule that the model answers by, per language of the question ("en", "zh").
         condense_prompts: the prompt of `follow_up="model"`, with `{history}` and `{question}`.
+        question_labels: what stands before the question in the prompt, per language.
         refusals: the sentence that says that the documents do not tell, per language.
     """
 
@@ -68,6 +69,7 @@ class RagSettings:
     pages: Literal["text", "image", "auto"] = "text"
     system_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(SYSTEM_PROMPTS))
     condense_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(CONDENSE_PROMPTS))
+    question_labels: Mapping[Language, str] = field(default_factory=lambda: dict(QUESTION_LABELS))
     refusals: Mapping[Language, str] = field(default_factory=lambda: dict(REFUSALS))
 
     def __post_init__(self) -> None:
@@ -86,6 +88,11 @@ class RagSettings:
     def demo(cls) -> RagSettings:
         """Return the settings for the demo checkpoint: short passages, and questions searched as they stand."""
         return cls(chunk_size=48, chunk_overlap=0, k=5, follow_up="history")
+
+    @property
+    def prompts(self) -> dict[str, Mapping[Language, str]]:
+        """What `build_messages` takes of the settings."""
+        return {"system_prompts": self.system_prompts, "question_labels": self.question_labels}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -140,6 +147,7 @@ def build_messages(
     passages: Sequence[str],
     *,
     system_prompts: Mapping[Language, str] = SYSTEM_PROMPTS,
+    question_labels: Mapping[Language, str] = QUESTION_LABELS,
     pictures: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the chat messages that ask `question` over the numbered `passages`, in the question's language.
@@ -148,10 +156,11 @@ def build_messages(
         question: stands last.
         passages: in the order of their numbers.
         system_prompts: the rule, per language.
+        question_labels: what stands before the question, per language.
         pictures: parts of messages that are shown instead of the passages of these numbers.
     """
     language = detect_language(question)
-    asked = f"{QUESTION_LABELS[language]}{question.strip()}"
+    asked = f"{question_labels[language]}{question.strip()}"
     if pictures:
         parts: list[Mapping[str, Any]] = []
         for n, text in enumerate(passages, start=1):
@@ -246,7 +255,7 @@ def fit_passages(
     def too_long() -> bool:
         texts = [passage.text for passage in kept]
         pictures = show(kept) if show else None
-        messages = build_messages(question, texts, system_prompts=settings.system_prompts, pictures=pictures)
+        messages = build_messages(question, texts, **settings.prompts, pictures=pictures)
         return count_tokens(messages) > room
 
     while len(kept) > 1 and too_long():

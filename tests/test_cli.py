@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from minicpm_app.ask import ask_as_json, stream_answer
 from minicpm_app.cli import COMMANDS, main
 
 DOCUMENTS = Path(__file__).parents[1] / "examples" / "documents"
@@ -52,18 +53,34 @@ def test_ask_answers_as_json(index: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (second["citations"][0]["source"], second["citations"][0]["page"]) == ("仓库手册.txt", None)
 
 
-def test_ask_says_which_passages_had_no_room(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--index", str(index), "--model", "demo", "--context-window", "180", "--max-tokens", "24"]
-    assert main(["ask", "How long does the warranty last?", *options, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert "The warranty lasts five years" in found["answer"]
-    assert 1 <= len(found["dropped"]) <= 4
-    assert [list(dropped) for dropped in found["dropped"]] == [["id", "source", "page"]] * len(found["dropped"])
-    assert main(["ask", "How long does the warranty last?", *options]) == 0
-    said = capsys.readouterr().out.splitlines()[-1]
-    some = "1 passage" if len(found["dropped"]) == 1 else f"{len(found['dropped'])} passages"
-    assert said.startswith(f"Left out, since the context window has no room: {some} of ")
-    assert all(dropped["source"] in said for dropped in found["dropped"])
+def test_ask_says_which_passages_had_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    left_out: list[dict[str, Any]] = [
+        {"id": "b", "source": "lease.pdf", "page": 2},
+        {"id": "c", "source": "lease.pdf", "page": 2},
+        {"id": "d", "source": "notes.txt", "page": None},
+    ]
+
+    class Chain:
+        dropped = left_out
+
+        def stream(self, _: Any) -> Any:
+            yield {"context": [], "dropped": self.dropped}
+            yield {"answer": "Yes."}
+            yield {"citations": [], "support": []}
+
+        def invoke(self, _: Any, **__: Any) -> Any:
+            return {"answer": "Yes.", "citations": [], "support": [], "context": [], "dropped": self.dropped}
+
+    assert ask_as_json(Chain(), {"question": "?"})["dropped"] == left_out
+    stream_answer(Chain(), {"question": "?"})
+    line = "Left out, since the context window has no room: 3 passages of lease.pdf, page 2; notes.txt"
+    assert capsys.readouterr().out == f"Yes.\n\n{line}\n"
+    Chain.dropped = left_out[2:]
+    stream_answer(Chain(), {"question": "?"})
+    assert "no room: 1 passage of notes.txt\n" in capsys.readouterr().out
+    Chain.dropped = []
+    stream_answer(Chain(), {"question": "?"})
+    assert capsys.readouterr().out == "Yes.\n"
 
 
 def test_ask_indexes_documents_on_the_fly_and_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

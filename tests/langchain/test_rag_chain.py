@@ -22,7 +22,7 @@ from langchain_minicpm.vectorstores import MiniCPMChroma
 from minicpm_core import Engine, Sampling
 from minicpm_core.answer_grammar import cite_grammar
 from minicpm_core.checkpoints import DEMO
-from minicpm_core.rag import REFUSALS, RagSettings, build_messages
+from minicpm_core.rag import REFUSALS, SYSTEM_PROMPTS, RagSettings, build_messages
 from tests.langchain.conftest import Recorder
 
 QUESTION = "How long is the warranty of the lamp?"
@@ -190,6 +190,24 @@ def test_a_follow_up_question_can_be_searched_with_the_one_before(store: MiniCPM
     assert asked[-1].content.endswith(f"Question: {question}")
     expected = store.index.search(f"{HISTORY[0][1]} {question}", 2)
     assert [document.id for document in output["context"]] == [passage.id for passage in expected]
+
+
+def test_every_prompt_can_be_replaced(store: MiniCPMChroma, recorder: Recorder) -> None:
+    settings = RagSettings(
+        k=1,
+        system_prompts={"en": f"You are a pirate. {SYSTEM_PROMPTS['en']}", "zh": "海盗"},
+        question_labels={"en": "Ahoy: ", "zh": "喂："},
+        condense_prompts={"en": "After {history}, what is {question}", "zh": "{history}{question}"},
+        refusals={"en": "Nay.", "zh": "不。"},
+    )
+    chain = create_rag_chain(says("warranty of the lamp?", "Nay."), store, settings=settings)
+    output = chain.invoke({"question": "And its warranty?", "chat_history": HISTORY}, {"callbacks": [recorder]})
+    condense, (system, human) = recorder.prompts
+    assert condense[0].content.startswith("After user: What does the Aurora lamp cost?")
+    assert condense[0].content.endswith("what is And its warranty?")
+    assert system.content == f"You are a pirate. {SYSTEM_PROMPTS['en']}"
+    assert human.content.endswith("\n\nAhoy: warranty of the lamp?")
+    assert (output["answer"], output["citations"], output["support"]) == ("Nay.", [], [])
 
 
 def test_lowest_ranked_passages_give_way_to_a_small_window(

@@ -399,6 +399,33 @@ async def test_a_follow_up_question_is_rewritten_by_the_model(index: Any) -> Non
         assert [m.content for m in engine.chat_history] == [*(m.content for m in TURNS), "And its warranty?", ANSWER]
 
 
+def test_every_prompt_can_be_replaced(index: Any) -> None:
+    settings = RagSettings(
+        k=1,
+        system_prompts={"en": "You are a pirate.", "zh": "海盗"},
+        question_labels={"en": "Ahoy: ", "zh": "喂："},
+        condense_prompts={"en": "After {history}, what is {question}", "zh": "{history}{question}"},
+        refusals={"en": "Nay.", "zh": "不。"},
+    )
+    llm = says("warranty of the lamp?", "Nay.")
+    response = create_chat_engine(index, llm, settings=settings).chat("And its warranty?", chat_history=list(TURNS))
+    condense, asked = map(plain, llm.asked)
+    assert condense[0]["content"].startswith("After user: What does the Aurora lamp cost?")
+    assert asked == [
+        {"role": "system", "content": "You are a pirate."},
+        {"role": "user", "content": f"[1] {TEXTS['lamp.txt']}\n\nAhoy: warranty of the lamp?"},
+    ]
+    assert (response.response, response.metadata) == ("Nay.", UNKNOWN)
+
+
+def test_a_rewriting_that_is_none_is_replaced_by_the_last_words(index: Any) -> None:
+    llm = says("It costs 35 EUR [1].", ANSWER)
+    response = create_chat_engine(index, llm, settings=SETTINGS).chat("And its warranty?", chat_history=list(TURNS))
+    query = "And its warranty? (Aurora lamp cost)"
+    assert response.sources[0].raw_input == {"message": query}
+    assert plain(llm.asked[1]) == build_messages(query, [p.text for p in index.documents.search(query, 3)])
+
+
 def test_a_follow_up_question_is_searched_with_the_one_before(index: Any) -> None:
     settings = RagSettings(k=2, follow_up="history")
     llm = says(ANSWER)
