@@ -167,7 +167,7 @@ class PatientCollection:
 def disconnect(client: ClientAPI) -> None:
     """Close a client of a server, and its connections."""
     sessions, own = _sessions(client), getattr(client, "close", None)
-    if own is not None:  # since Chroma 1.5.1
+    if own is not None:  # older versions of Chroma have none
         own()
     _close(sessions)
 
@@ -178,7 +178,10 @@ def _close(sessions: list[httpx.Client]) -> None:
 
 
 def _sessions(client: Any) -> list[httpx.Client]:
-    return [part._server._session for part in (client, client._admin_client)]
+    """Return the connections of Chroma's client, which it shows nowhere."""
+    parts = (client, getattr(client, "_admin_client", None))
+    found = (getattr(getattr(part, "_server", None), "_session", None) for part in parts)
+    return [session for session in found if session is not None]
 
 
 def describe_missing(server: ChromaServer) -> str:
