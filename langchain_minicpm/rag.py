@@ -258,10 +258,8 @@ class RagSteps:
     def _room(self) -> int | None:
         """Return the longest prompt in tokens; None where the model does not tell its context window."""
         model, options = unwrap(self.llm)
-        if self.seat:
-            window = self.seat.open().context_window
-        else:
-            window = (getattr(model, "profile", None) or {}).get("max_input_tokens")
+        told = (getattr(model, "profile", None) or {}).get("max_input_tokens")
+        window: int | None = self.seat.open().context_window if self.seat else told
         longest = options.get("max_tokens", getattr(model, "max_tokens", None))
         return None if window is None else prompt_room(window, longest)
 
