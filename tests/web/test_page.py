@@ -272,5 +272,5 @@ def test_others_need_the_password_and_collections_outlive_the_page(
 def test_a_website_cannot_pass_for_the_page(pages: Server, path: str) -> None:
     import httpx
 
-    answer = httpx.get(f"{pages.urls['demo']}/{path}", headers={"Host": "evil.example"})
+    answer = httpx.get(f"{pages.urls['demo']}/{path}", headers={"Host": "evil.example"}, trust_env=False)
     assert (answer.status_code, "unknown host name" in answer.text) == (400, True)
