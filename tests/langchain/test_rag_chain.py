@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage
@@ -171,14 +172,23 @@ def test_a_rewriting_that_is_none_is_replaced_by_the_last_words(store: MiniCPMCh
 
 
 def test_a_real_model_is_asked_for_one_short_line(store: MiniCPMChroma, toy: Path, recorder: Recorder) -> None:
+    said: list[str] = []
+
+    class Listener(BaseCallbackHandler):
+        def on_llm_end(self, response: Any, **_: Any) -> None:
+            said.append(response.generations[0][0].text)
+
     model = ChatMiniCPM(model=toy, temperature=2.0, max_tokens=8)
     chain = create_rag_chain(model, store, settings=RagSettings(k=1))
-    questions = []
+    inputs = {"question": "And its warranty?", "chat_history": HISTORY}
     for _ in range(2):
-        recorder.prompts.clear()
-        chain.invoke({"question": "And its warranty?", "chat_history": HISTORY}, {"callbacks": [recorder]})
-        questions.append(recorder.prompts[1][-1].content.splitlines()[-1])
-    assert questions == ["Question: And its warranty? (Aurora lamp cost)"] * 2  # random weights write no question
+        chain.invoke(inputs, {"callbacks": [recorder, Listener()]})
+    first, _, second, _ = said
+    assert first == second  # greedy, unlike the answers
+    assert len(model.load_engine().tokenize(first)) > 8
+    assert "\n" not in first
+    asked = [recorder.prompts[n][-1].content.splitlines()[-1] for n in (1, 3)]
+    assert asked == ["Question: And its warranty? (Aurora lamp cost)"] * 2  # random weights write no question
 
 
 def test_a_follow_up_question_can_be_searched_with_the_one_before(store: MiniCPMChroma, recorder: Recorder) -> None:
