@@ -141,7 +141,8 @@ def test_other_errors_stay_what_they_are(engine: Engine, monkeypatch: pytest.Mon
 
 
 _LIMITED = """
-import resource, sys
+import faulthandler, resource, sys
+faulthandler.dump_traceback_later(90, exit=True)
 import minicpm_core
 from minicpm_core import OutOfMemoryError, Sampling
 one = Sampling(temperature=0, max_new_tokens=4)
