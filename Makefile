@@ -7,7 +7,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OFFLINE = HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
-.PHONY: demo test lint types notebooks docs bench install clean
+.PHONY: demo test lint types notebooks docs bench audit fuzz install clean
 
 demo: install  ## Ask the example documents, answered by the demo checkpoint
 	@echo
@@ -32,6 +32,14 @@ docs: install  ## Build the documentation as a site in build/docs
 bench: install  ## Run the benchmarks of the CPU and print their tables (2.5 GB of temporary files)
 	$(OFFLINE) $(BIN)/python -m benchmarks $(BENCH)
 
+audit: install  ## Look the installed packages up among known vulnerabilities
+	@$(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check "pip-audit>=2.9" \
+	|| { echo "audit: not done, pip-audit could not be installed"; exit 0; }; \
+	$(VENV)/audit/bin/python -m tools.audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+fuzz: install  ## Fuzz what reads files and messages of strangers, SECONDS (60) for each target
+	$(OFFLINE) $(BIN)/python -m tools.fuzz --seconds $(or $(SECONDS),60)
+
 install: $(VENV)/.installed
 
 # The CPU build of torch where there is no NVIDIA GPU (the default build brings gigabytes of CUDA).
@@ -43,7 +51,8 @@ $(VENV)/.installed: pyproject.toml
 	@$(PIP) --editable ".[dev]"
 	@touch $@
 
-# Gradio asks for an older Pillow than the pixels of the vision tests need, and runs with this one.
+# The vision tests compare with transformers' processors, whose pixels are the reference's with Pillow 13 only. Gradio asks
+# for an older one, and runs with this.
 $(VENV)/.web: $(VENV)/.installed
 	@$(PIP) "gradio>=6.31" && $(PIP) --no-deps --upgrade "pillow>=13"
 	@touch $@

@@ -3,7 +3,8 @@
 One after the other they run in processes of their own, on one random checkpoint in MiniCPM5-1B's shape (2.2 GB in a
 temporary folder). Each prints its table; at the end stand the bars, the machine and the time. `--document FILE` fills
 the part of a Markdown file between the marks `<!-- benchmarks -->` and `<!-- /benchmarks -->`. The exit code is 1 where
-a benchmark failed; a bar that is missed is told and is no failure.
+a benchmark failed; a bar that is missed is told and is no failure. `python -m benchmarks.soak`, many callers for ten
+minutes, is a command of its own.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from minicpm_core.rag_evaluation import DEPTH, Question, read_questions
 from tests.scanned import write_scan
 
 MARKS = ("<!-- benchmarks.visual_rag -->", "<!-- /benchmarks.visual_rag -->")
-WEIGHTS = (1.0, 1.4, 1.6, 1.8, 2.0, 2.2, 2.6)
+WEIGHTS = (0.8, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8)
 SHOWN = RagSettings().k
 """Passages and pages that a prompt holds."""
 LINE, LINES = 46, 13

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial, reduce
@@ -30,6 +30,7 @@ from langchain_minicpm.retrievers import Searchable, open_searchable, search_pas
 from langchain_minicpm.settings import MiniCPMSettings
 from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.citations import find_citations
+from minicpm_core.follow_up import condense_messages, condense_options, search_query, settle_question
 from minicpm_core.index import Index
 from minicpm_core.page_prompt import EngineSeat, show_pages
 from minicpm_core.rag import (
@@ -38,13 +39,12 @@ from minicpm_core.rag import (
     RagSettings,
     RefusalLanguage,
     build_messages,
-    condense_messages,
+    describe_dropped,
     detect_language,
     fit_passages,
     is_out_of_scope,
     is_refusal,
     prompt_room,
-    search_query,
 )
 from minicpm_core.support import find_support
 
@@ -59,13 +59,15 @@ class RagInput(TypedDict):
 class RagOutput(TypedDict):
     """The answer, the passages that it names, and the passages that it was made from, in the order of their numbers.
 
-    `support` tells for each sentence of the answer what it rests on: see `minicpm_core.support.Support`.
+    `support` tells for each sentence of the answer what it rests on: see `minicpm_core.support.Support`. `dropped` are
+    the passages that the context window had no room for, best first: dicts of id, source and page.
     """
 
     answer: str
     citations: list[dict[str, Any]]
     support: list[dict[str, Any]]
     context: list[Document]
+    dropped: list[dict[str, Any]]
 
 
 def create_rag_chain(
@@ -74,9 +76,9 @@ def create_rag_chain(
     """Return a runnable that answers questions from the passages of an index, or says that they do not tell.
 
     Its input is a question, or {"question": ..., "chat_history": [...]}; its output is {"answer", "citations",
-    "support", "context"}. `stream` yields the context first, then the answer in pieces, then citations and support; the
-    parts add up. A MiniCPM model writes under a grammar: `[n]` can only be the number of a passage that it was given.
-    Pages that are stored as pictures are shown to it as pictures.
+    "support", "context", "dropped"}: see `RagOutput`. `stream` yields context and dropped first, then the answer in
+    pieces, then citations and support; the parts add up. A MiniCPM model writes under a grammar: `[n]` can only be the
+    number of a passage that it was given. Pages that are stored as pictures are shown to it as pictures.
 
     Args:
         llm: any LangChain chat or completion model, or the name of a model for `ChatMiniCPM`.
@@ -97,7 +99,7 @@ def create_rag_chain(
     chain: Runnable[Any, Any] = (
         RunnableLambda(steps.read)
         | RunnablePassthrough.assign(query=RunnableLambda(steps.rewrite))
-        | RunnablePassthrough.assign(context=RunnableLambda(steps.search))
+        | RunnableLambda(steps.search)
         | RunnableGenerator(answer, aanswer)
     )
     return chain.with_types(input_type=RagInput, output_type=RagOutput).with_config(run_name="minicpm_rag")
@@ -144,20 +146,29 @@ class RagSteps:
             return str(question)
         if self.settings.follow_up == "history":
             return search_query(question, history)
-        prompt = self._prompt(condense_messages(question, history, self.settings))
+        room = self._room()
+        messages = condense_messages(question, history, self.settings, room=room, count_tokens=self._counter(question))
+        prompt = self._prompt(messages)
+        engine = self.seat.open() if self.seat else None
+        options = condense_options(engine, grammar=_takes_grammar(self.llm)) if engine else {}
+        settle = partial(settle_question, question=question, history=history, settings=self.settings)
         rewritten: Runnable[Any, str] = (
-            RunnableLambda(lambda _: prompt) | self.llm | RunnableLambda(lambda said: _text(said).strip() or question)
+            RunnableLambda(lambda _: prompt)
+            | self.llm.bind(**options)
+            | RunnableLambda(lambda said: settle(_text(said)))
         )
         return rewritten
 
-    def search(self, state: Mapping[str, Any]) -> list[Document]:
-        """Return the passages that are shown to the model, best first."""
+    def search(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state with the passages that are shown to the model, best first, and those without room."""
         if self.seat:
             self.seat.before_search()
         passages = search_passages(self.index, state["query"], self.settings.k)
+        kept = passages
         if not is_out_of_scope(passages, self.settings):
-            passages = self._fit(self._question(state), passages)
-        return [to_document(passage) for passage in passages]
+            kept = self._fit(self._question(state), passages)
+        context = [to_document(passage) for passage in kept]
+        return {**state, "context": context, "dropped": describe_dropped(passages, len(kept))}
 
     # The model is the last step and not one before a parser: LangChain runs a step's input to its end when the stream
     # is left early, so that the model would go on answering for nobody.
@@ -165,7 +176,7 @@ class RagSteps:
     def answer(self, states: Iterator[dict[str, Any]], config: RunnableConfig) -> Iterator[AddableDict]:
         """Yield the context, the answer in pieces, and the citations."""
         state = reduce(add, map(AddableDict, states))
-        yield AddableDict(context=state["context"])
+        yield AddableDict(context=state["context"], dropped=state["dropped"])
         source, prompt = self._ask(state)
         text, wording = "", RefusalLanguage(state["question"], self.settings)
         for piece in source.stream(prompt, config):
@@ -181,7 +192,7 @@ class RagSteps:
     ) -> AsyncIterator[AddableDict]:
         """Do the same in asyncio."""
         state = reduce(add, [AddableDict(chunk) async for chunk in states])
-        yield AddableDict(context=state["context"])
+        yield AddableDict(context=state["context"], dropped=state["dropped"])
         source, prompt = self._ask(state)
         text, wording = "", RefusalLanguage(state["question"], self.settings)
         stream: Any = source.astream(prompt, config)
@@ -223,7 +234,7 @@ class RagSteps:
     def _messages(self, question: str, passages: Sequence[Passage]) -> list[dict[str, Any]]:
         texts = [passage.text for passage in passages]
         pictures = self._show(passages)
-        return build_messages(question, texts, system_prompts=self.settings.system_prompts, pictures=pictures)
+        return build_messages(question, texts, **self.settings.prompts, pictures=pictures)
 
     def _show(self, passages: Sequence[Passage]) -> Mapping[int, Mapping[str, Any]]:
         if not any(passage.thumbnail for passage in passages):
@@ -238,20 +249,24 @@ class RagSteps:
 
     def _fit(self, question: str, passages: list[Passage]) -> list[Passage]:
         """Return the passages without the lowest-ranked ones that the context window has no room for."""
-        model, options = unwrap(self.llm)
-        engine = self.seat.open() if self.seat else None
-        window = engine.context_window if engine else (getattr(model, "profile", None) or {}).get("max_input_tokens")
-        if window is None:
+        room = self._room()
+        if room is None:
             return passages
-        room = prompt_room(window, options.get("max_tokens", getattr(model, "max_tokens", None)))
-        per_token = CHARS_PER_TOKEN[detect_language(question)]
-
-        def count(messages: list[dict[str, Any]]) -> int:
-            if engine:
-                return engine.count_tokens(messages)
-            return count_tokens_approximately(messages, chars_per_token=per_token)
-
+        count = self._counter(question)
         return fit_passages(question, passages, self.settings, room=room, count_tokens=count, show=self._show)
+
+    def _room(self) -> int | None:
+        """Return the longest prompt in tokens; None where the model does not tell its context window."""
+        model, options = unwrap(self.llm)
+        told = (getattr(model, "profile", None) or {}).get("max_input_tokens")
+        window: int | None = self.seat.open().context_window if self.seat else told
+        longest = options.get("max_tokens", getattr(model, "max_tokens", None))
+        return None if window is None else prompt_room(window, longest)
+
+    def _counter(self, question: str) -> Callable[[list[dict[str, Any]]], int]:
+        if self.seat:
+            return self.seat.open().count_tokens
+        return partial(count_tokens_approximately, chars_per_token=CHARS_PER_TOKEN[detect_language(question)])
 
 
 def _takes_grammar(llm: Any) -> bool:

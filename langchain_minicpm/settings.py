@@ -18,6 +18,7 @@ from langchain_minicpm.convert import to_template
 from langchain_minicpm.tools import to_tool
 from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Chunk, Prompt, Sampling
+from minicpm_core.urls import refuse_password
 
 if TYPE_CHECKING:
     from minicpm_core import Engine
@@ -79,7 +80,7 @@ class MiniCPMSettings(BaseModel):
         max_retries: accepted as of every LangChain model; a local model is not asked again.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
     per_call: ClassVar[tuple[str, ...]] = PER_CALL
 
     model: ModelName = model_field("MINICPM_MODEL", "openbmb/MiniCPM5-1B")
@@ -111,6 +112,7 @@ class MiniCPMSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_minicpm_settings(self) -> Self:
+        refuse_password(self.base_url, "base_url", "give the server's key as api_key")
         self._sampling({})
         self._logprobs({})
         if self.engine is not None:

@@ -21,14 +21,14 @@ from llama_index.core.memory import BaseMemory, ChatMemoryBuffer
 from llama_index.core.tools import ToolOutput
 
 from llamaindex_minicpm.prompts import Prompt
-from llamaindex_minicpm.rag import RagSteps, empty_metadata
+from llamaindex_minicpm.rag_steps import RagSteps, empty_metadata
 
 
 @dataclass
 class CitedChatResponse(StreamingAgentChatResponse):
     """A streamed answer; `metadata["citations"]` is there when the stream has ended."""
 
-    metadata: dict[str, Any] = field(default_factory=empty_metadata)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class MiniCPMChatEngine(BaseChatEngine):
@@ -115,18 +115,22 @@ class MiniCPMChatEngine(BaseChatEngine):
     def _find(self, message: str, chat_history: list[ChatMessage] | None) -> tuple[Prompt, str]:
         if chat_history is not None:
             self.memory.set(chat_history)
-        query, messages = self.steps.condense(message, self.memory.get(input=message))
-        if messages:
-            query = (self.steps.llm.chat(list(messages)).message.content or "").strip() or message
+        condense = self.steps.condense(message, self.memory.get(input=message))
+        query = condense.query
+        if condense.messages:
+            said = self.steps.llm.chat(list(condense.messages), **condense.options)
+            query = condense.settle(said.message.content or "")
         return self.steps.find(self.steps.asked(message, query), query), query
 
     async def _afind(self, message: str, chat_history: list[ChatMessage] | None) -> tuple[Prompt, str]:
         if chat_history is not None:
             await self.memory.aset(chat_history)
         history = await self.memory.aget(input=message)
-        query, messages = await asyncio.to_thread(self.steps.condense, message, history)
-        if messages:
-            query = ((await self.steps.llm.achat(list(messages))).message.content or "").strip() or message
+        condense = await asyncio.to_thread(self.steps.condense, message, history)
+        query = condense.query
+        if condense.messages:
+            said = await self.steps.llm.achat(list(condense.messages), **condense.options)
+            query = condense.settle(said.message.content or "")
         return await self.steps.afind(self.steps.asked(message, query), query), query
 
     def _respond(self, answer: str, prompt: Prompt, query: str) -> AgentChatResponse:
@@ -140,7 +144,10 @@ class MiniCPMChatEngine(BaseChatEngine):
     def _open(self, prompt: Prompt, query: str) -> CitedChatResponse:
         """Return a response that is streamed by its reader, not by a thread that nobody can stop."""
         return CitedChatResponse(
-            sources=[_source(prompt, query)], source_nodes=list(prompt.nodes), is_writing_to_memory=False
+            sources=[_source(prompt, query)],
+            source_nodes=list(prompt.nodes),
+            is_writing_to_memory=False,
+            metadata=empty_metadata(prompt),
         )
 
     def _finish(self, response: CitedChatResponse, answer: str, prompt: Prompt) -> None:

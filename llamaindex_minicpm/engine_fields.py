@@ -18,6 +18,7 @@ from llamaindex_minicpm.limits import plan_limits
 from llamaindex_minicpm.tools import to_tools
 from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.types import Sampling
+from minicpm_core.urls import refuse_password
 
 if TYPE_CHECKING:
     from minicpm_core.engine import Engine
@@ -47,7 +48,7 @@ _tokenizer_lock = threading.Lock()  # fast tokenizers are not safe to share betw
 class EngineFields(LLM):
     """Arguments, limits and the engine; weights load at the first call."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
     calls_functions: ClassVar[bool] = False
 
     model: str = Field(
@@ -126,6 +127,7 @@ class EngineFields(LLM):
 
     @model_validator(mode="after")
     def _check(self) -> EngineFields:
+        refuse_password(self.base_url, "base_url", "give the server's key as api_key")
         self._sampling({})
         self._pictures({})
         if isinstance(self.stop, list) and not all(self.stop):

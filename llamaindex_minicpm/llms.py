@@ -30,15 +30,15 @@ class MiniCPM(EngineLLM, FunctionCallingLLM):
 
     Args:
         model, quantization, dtype, device, memory_limit, context_window, adapter, family, revision, base_url, api_key,
-            max_waiting: see `minicpm_core.load`. The environment variables MINICPM_MODEL and MINICPM_MEMORY_LIMIT are the
-            defaults.
+            max_waiting: see `minicpm_core.load`. The environment variables MINICPM_MODEL and MINICPM_MEMORY_LIMIT are
+            the defaults.
         temperature, top_p, top_k, repetition_penalty, max_tokens, seed, stop, enable_thinking, timeout: how answers are
             made, and the seconds for one; each can be given per call. None is the family's recommendation.
         tool_choice, parallel_tool_calls: for calls with tools that say nothing else. `tool_choice` is "auto", "none",
             "any" (or "required"), the name of a tool, or OpenAI's dict.
         grammar: a Lark grammar for answers that have neither tools nor a schema, such as `react_grammar(tools)`.
         max_slice_nums, downsample_mode, use_image_id, max_num_frames, stack_frames, allow_private_urls: how pictures
-            are read where the model sees (ImageBlock, VideoBlock, PDF as DocumentBlock): `minicpm_core.PictureSettings`.
+            are read where the model sees (ImageBlock, VideoBlock, DocumentBlock); see `minicpm_core.PictureSettings`.
         logprobs, top_logprobs: responses tell how likely each token was, and the likeliest others in its place.
         raw: `complete` continues the prompt as it stands, without the chat template.
         engine: a loaded engine to use instead of loading one.

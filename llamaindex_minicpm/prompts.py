@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,27 @@ from minicpm_core.rag import CHARS_PER_TOKEN, detect_language
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question with the passages in their [n] order, the messages and the model's further arguments; or a refusal."""
+    """A question with the passages in their [n] order, the messages and the model's further arguments; or a refusal.
+
+    `dropped` are the passages that the prompt has no room for: dicts of id, source and page.
+    """
 
     question: str
     nodes: tuple[NodeWithScore, ...] = ()
     messages: tuple[ChatMessage, ...] = ()
     refusal: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    dropped: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Condense:
+    """The text to search with; or the messages and arguments that ask a model for it, and what reads its answer."""
+
+    query: str
+    messages: tuple[ChatMessage, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settle: Callable[[str], str] = str
 
 
 def estimate_tokens(messages: Sequence[Mapping[str, Any]]) -> int:

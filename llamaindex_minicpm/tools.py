@@ -93,7 +93,7 @@ def read_calls(kwargs: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     given: Any = value if isinstance(value, (list, tuple)) else [None]
     plain = [call.model_dump() if hasattr(call, "model_dump") else call for call in given]
     if not all(isinstance(call, Mapping) for call in plain):
-        raise ValueError(f"{name} in a message's additional_kwargs is {value!r:.200}; a list of dicts is needed")
+        raise ValueError(f"{name} of a message, {value!r:.200}, cannot be read; a list of dicts is needed")
     return [dict(call) for call in plain]
 
 

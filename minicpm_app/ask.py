@@ -38,7 +38,7 @@ def make_chat_model(options: Namespace) -> Any:
 
 
 def ask_as_json(chain: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return {"answer", "citations", "usage"}; usage sums up every call of the model."""
+    """Return {"answer", "citations", "dropped", "usage"}; usage sums up every call of the model."""
     from langchain_core.callbacks import UsageMetadataCallbackHandler
 
     usage = UsageMetadataCallbackHandler()
@@ -48,6 +48,7 @@ def ask_as_json(chain: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return {
         "answer": result["answer"],
         "citations": [_with_picture(citation, result["context"]) for citation in result["citations"]],
+        "dropped": result.get("dropped", []),
         "usage": {name: sum(count[name] for count in counts) for name in names},
     }
 
@@ -57,6 +58,7 @@ def stream_answer(chain: Any, inputs: dict[str, Any]) -> str:
     answer = ""
     citations: list[dict[str, Any]] = []
     context: list[Any] = []
+    dropped: list[dict[str, Any]] = []
     for chunk in chain.stream(inputs):
         piece = chunk.get("answer", "")
         answer += piece
@@ -64,6 +66,7 @@ def stream_answer(chain: Any, inputs: dict[str, Any]) -> str:
         sys.stdout.flush()
         citations = chunk.get("citations", citations)
         context = chunk.get("context", context)
+        dropped = chunk.get("dropped", dropped)
     sys.stdout.write("\n")
     if citations:
         print_line("\nSources:")
@@ -73,7 +76,16 @@ def stream_answer(chain: Any, inputs: dict[str, Any]) -> str:
         found = f'"{citation["quote"]}"' if citation["quote"] else ""
         told = " ".join(part for part in (found, f"(picture: {shown})" if shown else "") if part)
         print_line(f"  [{citation['n']}] {citation['source']}{page}: {told}")
+    if dropped:
+        print_line(f"\n{describe_dropped(dropped)}")
     return answer
+
+
+def describe_dropped(dropped: list[dict[str, Any]]) -> str:
+    """Return the line that tells which passages were left out of the prompt."""
+    places = dict.fromkeys(d["source"] + ("" if d["page"] is None else f", page {d['page']}") for d in dropped)
+    some = "1 passage" if len(dropped) == 1 else f"{len(dropped)} passages"
+    return f"Left out, since the context window has no room: {some} of {'; '.join(places)}"
 
 
 def _with_picture(citation: dict[str, Any], context: list[Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from minicpm_core.urls import hide_password
+
 TIMEOUT = 20.0
 """Seconds for the whole of a download: names, redirects, headers and content."""
 MAX_REDIRECTS = 5
@@ -220,4 +222,5 @@ def _host(parts: SplitResult) -> str:
 
 
 def _show(url: str) -> str:
+    url = hide_password(url)
     return repr(url if len(url) <= 100 else url[:97] + "...")

@@ -15,6 +15,7 @@ from urllib.request import url2pathname
 
 from minicpm_core.downloads import RECENT
 from minicpm_core.picture_settings import PictureSettings
+from minicpm_core.urls import hide_password
 
 fetch = RECENT.fetch
 _LONGEST_PATH = 4096
@@ -97,7 +98,8 @@ def read_bytes(source: Any, kind: Kind, max_bytes: int, settings: PictureSetting
         return limit.check(content), "the open file"
     if not isinstance(source, str):
         raise TypeError(f"a {kind.noun} is given as a {type(source).__name__}; accepted: {kind.accepted}")
-    shown = repr(source if len(source) <= 60 else source[:57] + "...")
+    plain = hide_password(source[:200])
+    shown = repr(plain if len(plain) <= 60 else plain[:57] + "...")
     if _DATA_URI.match(source):
         return limit.read_data_uri(source, shown), shown
     if isinstance(source, Encoded):

@@ -55,6 +55,7 @@ class RagSettings:
         quote_only: the answer consists of whole sentences of the passages, by a grammar, or is the refusal.
         system_prompts: the rule that the model answers by, per language of the question ("en", "zh").
         condense_prompts: the prompt of `follow_up="model"`, with `{history}` and `{question}`.
+        question_labels: what stands before the question in the prompt, per language.
         refusals: the sentence that says that the documents do not tell, per language.
     """
 
@@ -68,6 +69,7 @@ class RagSettings:
     pages: Literal["text", "image", "auto"] = "text"
     system_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(SYSTEM_PROMPTS))
     condense_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(CONDENSE_PROMPTS))
+    question_labels: Mapping[Language, str] = field(default_factory=lambda: dict(QUESTION_LABELS))
     refusals: Mapping[Language, str] = field(default_factory=lambda: dict(REFUSALS))
 
     def __post_init__(self) -> None:
@@ -86,6 +88,11 @@ class RagSettings:
     def demo(cls) -> RagSettings:
         """Return the settings for the demo checkpoint: short passages, and questions searched as they stand."""
         return cls(chunk_size=48, chunk_overlap=0, k=5, follow_up="history")
+
+    @property
+    def prompts(self) -> dict[str, Mapping[Language, str]]:
+        """What `build_messages` takes of the settings."""
+        return {"system_prompts": self.system_prompts, "question_labels": self.question_labels}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -140,6 +147,7 @@ def build_messages(
     passages: Sequence[str],
     *,
     system_prompts: Mapping[Language, str] = SYSTEM_PROMPTS,
+    question_labels: Mapping[Language, str] = QUESTION_LABELS,
     pictures: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the chat messages that ask `question` over the numbered `passages`, in the question's language.
@@ -148,10 +156,11 @@ def build_messages(
         question: stands last.
         passages: in the order of their numbers.
         system_prompts: the rule, per language.
+        question_labels: what stands before the question, per language.
         pictures: parts of messages that are shown instead of the passages of these numbers.
     """
     language = detect_language(question)
-    asked = f"{QUESTION_LABELS[language]}{question.strip()}"
+    asked = f"{question_labels[language]}{question.strip()}"
     if pictures:
         parts: list[Mapping[str, Any]] = []
         for n, text in enumerate(passages, start=1):
@@ -216,21 +225,6 @@ def is_out_of_scope(passages: Sequence[Passage], settings: RagSettings) -> bool:
     return best < settings.min_similarity and max(p.coverage for p in passages) < settings.min_coverage
 
 
-def condense_messages(
-    question: str, history: Sequence[Mapping[str, str]], settings: RagSettings
-) -> list[dict[str, str]]:
-    """Return the messages that ask the model to rewrite `question` so that it stands alone."""
-    turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in history)
-    prompt = settings.condense_prompts[detect_language(question)].format(history=turns, question=question)
-    return [{"role": "user", "content": prompt}]
-
-
-def search_query(question: str, history: Sequence[Mapping[str, str]]) -> str:
-    """Return the text to search with when `follow_up` is "history": the last question asked, then this one."""
-    earlier = [turn["content"] for turn in history if turn["role"] == "user"]
-    return f"{earlier[-1]} {question}" if earlier else question
-
-
 def prompt_room(context_window: int, max_tokens: int | None) -> int:
     """Return the tokens that a prompt may have: all but the answer's, which are at most a quarter of the window."""
     longest = max_tokens or context_window
@@ -261,7 +255,7 @@ def fit_passages(
     def too_long() -> bool:
         texts = [passage.text for passage in kept]
         pictures = show(kept) if show else None
-        messages = build_messages(question, texts, system_prompts=settings.system_prompts, pictures=pictures)
+        messages = build_messages(question, texts, **settings.prompts, pictures=pictures)
         return count_tokens(messages) > room
 
     while len(kept) > 1 and too_long():
@@ -269,3 +263,8 @@ def fit_passages(
     if dropped := len(passages) - len(kept):
         logger.warning("%d of %d passages left out: a prompt has room for %d tokens", dropped, len(passages), room)
     return kept
+
+
+def describe_dropped(passages: Sequence[Passage], kept: int) -> list[dict[str, Any]]:
+    """Return the passages that `fit_passages` left out, best first: dicts of id, source and page, as answers report."""
+    return [{"id": passage.id, "source": passage.source, "page": passage.page} for passage in passages[kept:]]

@@ -164,7 +164,8 @@ def rope_parameters(config: Json, rotary_dim: int) -> dict[str, Any]:
     if longest > original:
         rope["short_factor"] = rope["long_factor"]
     scale = 1 + math.log(longest / original) / math.log(max(original, 2))
-    return rope | {"original_max_position_embeddings": original, "attention_factor": math.sqrt(max(scale, 0))}
+    made = {"original_max_position_embeddings": original, "attention_factor": math.sqrt(max(scale, 0))}
+    return {"factor": longest / original} | rope | made  # transformers 5.20 asks for a factor, which nothing then uses
 
 
 def _standard_rope(config: Json) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -174,3 +175,14 @@ class Worker:
 def _close_all() -> None:
     for worker in list(_workers):
         worker.close()
+
+
+def _compute_alone() -> None:
+    """Let torch compute in one thread in a forked process: OpenMP's other threads did not come along, and it hangs."""
+    torch = sys.modules.get("torch")
+    if torch is not None and _workers:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compute_alone)

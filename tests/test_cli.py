@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from minicpm_app.ask import ask_as_json, stream_answer
 from minicpm_app.cli import COMMANDS, main
 
 DOCUMENTS = Path(__file__).parents[1] / "examples" / "documents"
@@ -40,7 +41,8 @@ def test_ask_answers_as_json(index: Path, capsys: pytest.CaptureFixture[str]) ->
     questions = ["How long does the warranty last?", "谁负责北京仓库？"]
     assert main(["ask", *questions, "--index", str(index), "--model", "demo", "--json"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
-    assert list(first) == ["answer", "citations", "usage"]
+    assert list(first) == ["answer", "citations", "dropped", "usage"]
+    assert first["dropped"] == []
     assert "The warranty lasts five years" in first["answer"]
     assert [list(c) for c in first["citations"]] == [["n", "source", "page", "quote"]]
     citation = first["citations"][0]
@@ -49,6 +51,36 @@ def test_ask_answers_as_json(index: Path, capsys: pytest.CaptureFixture[str]) ->
     assert first["usage"]["total_tokens"] == first["usage"]["input_tokens"] + first["usage"]["output_tokens"] > 0
     assert "王芳" in second["answer"]
     assert (second["citations"][0]["source"], second["citations"][0]["page"]) == ("仓库手册.txt", None)
+
+
+def test_ask_says_which_passages_had_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    left_out: list[dict[str, Any]] = [
+        {"id": "b", "source": "lease.pdf", "page": 2},
+        {"id": "c", "source": "lease.pdf", "page": 2},
+        {"id": "d", "source": "notes.txt", "page": None},
+    ]
+
+    class Chain:
+        dropped = left_out
+
+        def stream(self, _: Any) -> Any:
+            yield {"context": [], "dropped": self.dropped}
+            yield {"answer": "Yes."}
+            yield {"citations": [], "support": []}
+
+        def invoke(self, _: Any, **__: Any) -> Any:
+            return {"answer": "Yes.", "citations": [], "support": [], "context": [], "dropped": self.dropped}
+
+    assert ask_as_json(Chain(), {"question": "?"})["dropped"] == left_out
+    stream_answer(Chain(), {"question": "?"})
+    line = "Left out, since the context window has no room: 3 passages of lease.pdf, page 2; notes.txt"
+    assert capsys.readouterr().out == f"Yes.\n\n{line}\n"
+    Chain.dropped = left_out[2:]
+    stream_answer(Chain(), {"question": "?"})
+    assert "no room: 1 passage of notes.txt\n" in capsys.readouterr().out
+    Chain.dropped = []
+    stream_answer(Chain(), {"question": "?"})
+    assert capsys.readouterr().out == "Yes.\n"
 
 
 def test_ask_indexes_documents_on_the_fly_and_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

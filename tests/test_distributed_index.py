@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,27 +16,10 @@ from minicpm_core.index import Index, build_index, spread
 from minicpm_core.rag import RagSettings
 from tests.chroma_servers import ChromaProcess, running
 from tests.killed_build import WordEmbedder
+from tests.noting_embedder import NotingEmbedder
 from tests.test_chroma_server import contents
 
 SETTINGS = RagSettings(chunk_size=12, chunk_overlap=0)
-
-
-class NotingEmbedder(WordEmbedder):
-    """Notes in a folder which process embeds how much."""
-
-    def __init__(self, folder: Path, turn: float = 0.0) -> None:
-        super().__init__()
-        self.folder, self.turn = folder, turn
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        with (self.folder / str(os.getpid())).open("a") as file:
-            file.write("x" * len(texts))
-        time.sleep(0.02)  # so that no process does it all
-        return super().embed_documents(texts)
-
-    def embed_query(self, text: str) -> list[float]:
-        vector = super().embed_query(text)
-        return vector[::-1] if os.getpid() != int(self.turn or os.getpid()) else vector
 
 
 @pytest.fixture
@@ -124,7 +106,7 @@ def test_what_the_others_leave_is_embedded_here(docs: Path, tmp_path: Path, note
 
 
 def test_another_model_elsewhere_is_refused(docs: Path, tmp_path: Path, notes: Path) -> None:
-    embedder = NotingEmbedder(notes, turn=os.getpid())  # gives other vectors in other processes
+    embedder = NotingEmbedder(notes, home=os.getpid())  # gives other vectors in other processes
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         with pytest.raises(ValueError, match="install the same model on every machine"):
             build_index(

@@ -139,6 +139,7 @@ def test_the_scale_of_embeddings_leaves_pictures_as_they_are() -> None:
     assert inputs["features"][0, :, 0].tolist() == [0, 0.5, 0.5, 0, 0]
     assert inputs["seen"][0].tolist() == [False, True, True, False, False]
     assert skipped == 0
+    assert model.place(torch.zeros(1, 5, dtype=torch.long), Pictures((), ())) == ({}, 0), "places are those of tokens"
     with pytest.raises(ValueError, match="2 feature tokens and its placeholder 3 token ids"):
         model.prefill(torch.zeros(1, 5, dtype=torch.long), Pictures((), ((1, 4),)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minicpm_core.index.embedders import SentenceTransformerEmbedder, knows_language
-from minicpm_core.index.search import fuse
+from minicpm_core.index.fusion import fuse
 from minicpm_core.index.words import coverage, fold, passage_words, question_words
 
 
@@ -63,8 +63,16 @@ def test_coverage_is_the_share_of_the_questions_words() -> None:
 def test_a_passage_with_all_words_beats_a_near_tie_of_vectors() -> None:
     scores = fuse(["x", "y", "z"], [("z", 3.0)], {"x": 0.0, "y": 0.0, "z": 1.0}, dense_weight=1.0)
     assert max(scores, key=lambda i: scores[i]) == "z"
-    assert scores["x"] == pytest.approx(1 / 61)
-    assert scores["z"] == pytest.approx(1 / 63 + 1.5 / 61)
+    assert scores["x"] == pytest.approx(1 / 6)
+    assert scores["z"] == pytest.approx(1 / 8 + 1.6 / 6)
+
+
+def test_one_word_of_many_does_not_beat_the_nearest_vectors() -> None:
+    lexical = [("w", 3.0), ("v", 2.0)]
+    scores = fuse(["x", "y", "w"], lexical, {"x": 0.0, "y": 0.0, "w": 0.2, "v": 0.2}, dense_weight=1.0)
+    assert sorted(scores, key=lambda i: -scores[i]) == ["x", "w", "y", "v"]
+    alone = fuse(["x"], lexical, {"x": 0.0, "w": 0.5, "v": 0.2}, dense_weight=0.0)
+    assert sorted(alone, key=lambda i: -alone[i]) == ["w", "v", "x"]
 
 
 def test_english_models_are_not_asked_about_chinese() -> None:

@@ -32,7 +32,7 @@ from minicpm_core import (
 from minicpm_core.guidance import GrammarTokenizer
 from minicpm_core.ocr import drawing
 from minicpm_core.ocr.drawing import find_fonts
-from minicpm_core.ocr.grammar import LINE_TOKENS, write_grammar
+from minicpm_core.ocr.grammar import EXAMPLES, LINE_TOKENS, Form, write_grammar
 from minicpm_core.sampler import Sampler
 from tests.toy_minicpmv import write_minicpmv
 from tests.toy_vision import write_native
@@ -198,6 +198,10 @@ def test_a_slanted_line_is_one_line_and_close_lines_are_two() -> None:
     assert [line.text for line in merge_lines(close)] == ["a", "b"]
 
 
+def write_nested(numbers: str) -> str:
+    return "".join(f"<box>{number}</box>" for number in numbers.split(" ")) + "</ref>"
+
+
 def grammar_tokenizer(special: bool) -> GrammarTokenizer:
     import threading
 
@@ -211,12 +215,15 @@ def grammar_tokenizer(special: bool) -> GrammarTokenizer:
     return GrammarTokenizer(tokenizer, threading.Lock(), [tokenizer.eos_token_id])
 
 
+@pytest.mark.parametrize("form", EXAMPLES)
 @pytest.mark.parametrize("special", [False, True])
-def test_the_grammar_takes_boxes_in_order_and_no_others(special: bool) -> None:
+def test_the_grammar_takes_boxes_in_order_and_no_others(special: bool, form: Form) -> None:
     tokenizer = grammar_tokenizer(special)
-    start = tokenizer.compile(write_grammar(tokenizer.marker))
+    start = tokenizer.compile(write_grammar(tokenizer.marker, form))
 
     def accepts(text: str) -> bool:
+        if form == "nested":
+            text = re.sub(r"</ref><box>([^<]*)</box>", lambda m: write_nested(m[1]), text)
         ids = tokenizer.encode(text)
         matcher = start.deep_copy()
         return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())
@@ -225,7 +232,7 @@ def test_the_grammar_takes_boxes_in_order_and_no_others(special: bool) -> None:
     checked = 0
     for one, other in itertools.product(values, values):
         for place in ((one, 500, other, 500), (500, one, 500, other), (one, other, other, one)):
-            right = place[0] <= place[2] and place[1] <= place[3]
+            right = (place[0] <= place[2] and place[1] <= place[3]) or (special and form == "nested")
             assert accepts(f"<ref>灯 a[1]</ref><box>{' '.join(map(str, place))}</box>\n") is right, place
             checked += 1
     assert checked == 3 * 11 * 11
@@ -249,10 +256,13 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
     return {name: load(path, dtype="float32", device="cpu") for name, path in made.items()}
 
 
-@pytest.mark.parametrize("name", ["2.0", "2.6, tags are tokens", "4.6"])
-def test_random_weights_write_well_formed_boxes(name: str, engines: dict[str, Engine]) -> None:
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("2.0", "tagged"), ("2.6, tags are tokens", "tagged"), ("4.6", "tagged"), ("2.0", "nested"), ("4.6", "nested")],
+)
+def test_random_weights_write_well_formed_boxes(name: str, form: Form, engines: dict[str, Engine]) -> None:
     engine, found, cut = engines[name], 0, 0
-    for seed, most in itertools.product(range(3), (LINE_TOKENS, 400)):
+    for seed, most in itertools.product(range(3), (LINE_TOKENS[form], 400)):
         sampling = Sampling(temperature=10.0, top_p=1.0, top_k=0, max_new_tokens=most, seed=seed)
         answers: list[Chunk] = []
         generate = engine.generate
@@ -261,10 +271,11 @@ def test_random_weights_write_well_formed_boxes(name: str, engines: dict[str, En
                 patch.setattr(Sampler, "draw", _goes_on(sorted(engine._vocabulary.stop_ids)))
             patch.setattr(engine, "generate", lambda *a, **k: answers.append(generate(*a, **k)) or answers[-1])  # noqa: B023
             with _no_malformed() as told:
-                boxes = read_text(picture(), engine, sampling=sampling)
+                boxes = read_text(picture(), engine, form=form, sampling=sampling)
         (answer,) = answers
-        assert answer.content.count("</box>\n") == len(boxes)
-        assert answer.content == "" or answer.content.endswith("</box>\n")
+        end = "</box>\n" if form == "tagged" else "</box></ref>\n"
+        assert answer.content.count(end) == answer.content.count("\n") == len(boxes)
+        assert answer.content == "" or answer.content.endswith(end)
         assert answer.usage is not None
         assert answer.usage.completion_tokens <= most
         assert answer.finish_reason == ("length" if told else "stop")
@@ -273,6 +284,21 @@ def test_random_weights_write_well_formed_boxes(name: str, engines: dict[str, En
         cut += bool(told)
     assert found >= 6  # two of the shorter, at least four of the longer
     assert cut >= 4
+
+
+def test_nested_tags_that_are_tokens_hold_numbers_in_any_order(engines: dict[str, Engine]) -> None:
+    engine, most = engines["2.6, tags are tokens"], LINE_TOKENS["nested"]
+    sampling = Sampling(temperature=10.0, top_p=1.0, top_k=0, max_new_tokens=2 * most, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampler, "draw", _goes_on(sorted(engine._vocabulary.stop_ids)))
+        with pytest.warns(TextBoxWarning) as told:
+            boxes = read_text(picture(), engine, form="nested", sampling=sampling)
+    reasons = " ".join(str(warning.message) for warning in told)
+    swapped = reasons.count("second corner is left of the first")
+    assert len(boxes) + swapped >= 2
+    assert not re.search("does not end|without|numbers, not 4|not 0 to 1000|something else", reasons)
+    with pytest.raises(ValueError, match="form is 'boxed'; accepted: tagged, nested"):
+        read_text(picture(), engine, form="boxed")  # type: ignore[arg-type]
 
 
 def _goes_on(stop_ids: list[int]) -> Any:
@@ -305,8 +331,9 @@ class _no_malformed:
 
 
 def test_too_few_tokens_for_a_line_are_refused(engines: dict[str, Engine]) -> None:
-    with pytest.raises(ValueError, match=rf"{LINE_TOKENS - 1} tokens are left .* one line may take {LINE_TOKENS}"):
-        read_text(picture(), engines["2.0"], sampling=Sampling(max_new_tokens=LINE_TOKENS - 1))
+    for form, most in LINE_TOKENS.items():
+        with pytest.raises(ValueError, match=rf"{most - 1} tokens are left .* one line may take {most}"):
+            read_text(picture(), engines["2.0"], form=form, sampling=Sampling(max_new_tokens=most - 1))
 
 
 def scripted(answer: str, finish: str = "stop") -> Any:
@@ -430,4 +457,5 @@ def test_the_snippet_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     exec(compile(snippet, "docs/ocr.md", "exec"), {})
     with Image.open("receipt-boxes.png") as drawn:
         assert drawn.size == (120, 80)
-    assert f"({LINE_TOKENS}: " in text
+    assert f"({LINE_TOKENS['tagged']}: " in text
+    assert f"{LINE_TOKENS['nested']} in the nested form)" in text

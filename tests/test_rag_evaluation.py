@@ -158,14 +158,16 @@ def test_files_without_questions_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_set_is_what_it_says() -> None:
-    questions = read_questions(SET / "questions.jsonl")
+    plain, other = (read_questions(SET / f"{name}.jsonl") for name in ("questions", "paraphrases"))
+    questions = plain + other
     texts = {file.name: " ".join(file.read_text(encoding="utf-8").split()) for file in (SET / "documents").iterdir()}
     answerable = [question for question in questions if question.source is not None]
-    assert len(texts) == 14
-    assert (len(answerable), len(questions) - len(answerable)) == (135, 48)
+    assert len(texts) == 26
+    assert (len(other), sum(question.language == "zh" for question in other)) == (106, 42)
+    assert (len(answerable), len(questions) - len(answerable)) == (241, 48)
     assert sum(question.near for question in questions) == 32
-    assert sum(question.language == "zh" for question in questions) == 75
-    assert {question.source for question in answerable} == set(texts)
+    assert sum(question.language == "zh" for question in plain) == 75
+    assert len({question.source for question in answerable}) == 14
     assert len({question.question for question in questions}) == len(questions)
     for question in answerable:
         assert question.source is not None

@@ -12,13 +12,12 @@ from minicpm_core.rag import (
     RagSettings,
     RefusalLanguage,
     build_messages,
-    condense_messages,
+    describe_dropped,
     detect_language,
     fit_passages,
     is_out_of_scope,
     is_refusal,
     prompt_room,
-    search_query,
 )
 
 LAMP = "Care and warranty\nThe lamp is waterproof. The warranty lasts five years. Dr. Ohm made it for 3.50 EUR."
@@ -75,14 +74,6 @@ def test_the_model_is_not_asked_when_nothing_is_near() -> None:
     assert not is_out_of_scope([far, Passage("b", "x", "f", coverage=0.5)], strict)
 
 
-def test_follow_up_questions_are_made_searchable() -> None:
-    history = [{"role": "user", "content": "Who repairs the roof?"}, {"role": "assistant", "content": "Clara."}]
-    assert search_query("And the windows?", history) == "Who repairs the roof? And the windows?"
-    assert search_query("And the windows?", []) == "And the windows?"
-    prompt = condense_messages("And the windows?", history, RagSettings())[0]["content"]
-    assert "user: Who repairs the roof?\nassistant: Clara.\n\nLast question: And the windows?" in prompt
-
-
 def test_the_lowest_ranked_passages_are_left_out_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     passages = [Passage(str(n), "word " * 10, "f") for n in range(4)]
 
@@ -93,6 +84,7 @@ def test_the_lowest_ranked_passages_are_left_out_and_it_is_said(caplog: pytest.L
     assert caplog.text == ""
     assert fit_passages("q", passages, RagSettings(), room=29, count_tokens=count) == passages[:2]
     assert "2 of 4 passages left out" in caplog.text
+    assert describe_dropped(passages, 2) == [{"id": n, "source": "f", "page": None} for n in ("2", "3")]
     assert fit_passages("q", passages, RagSettings(), room=1, count_tokens=count) == passages[:1]
     assert (prompt_room(4000, None), prompt_room(4000, 100), prompt_room(4000, 3000)) == (3000, 3900, 3000)
 

@@ -14,6 +14,7 @@ import pytest
 import langchain_minicpm
 import llamaindex_minicpm
 import minicpm_core
+from tools.notebook_pages import TEXTS, lead_links
 
 ROOT = Path(__file__).parents[1]
 FETCHED = re.compile(
@@ -36,6 +37,7 @@ def test_every_page_and_notebook_is_there(site: Path) -> None:
     pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
     pages |= {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.ipynb")}
     pages |= {path.relative_to(ROOT).with_suffix(".html") for path in (ROOT / "notebooks").glob("*.ipynb")}
+    pages |= {Path(name).with_suffix(".html") for name in TEXTS.values()}
     assert {path.relative_to(site) for path in site.rglob("*.html")} == pages | {Path("404.html")}
     menu = (site / "index.html").read_text(encoding="utf-8")
     assert [str(page) for page in pages - {Path("index.html")} if f'href="{page.as_posix()}"' not in menu] == []
@@ -63,3 +65,13 @@ def test_a_notebook_is_a_page_with_what_it_prints(site: Path) -> None:
         '[1] falcon-lamp.pdf, page 2: "The warranty lasts five years and covers everything except the battery."' in text
     )
     assert (site / "notebooks" / "documents_agent.ipynb").is_file()
+
+
+def test_links_become_those_of_the_site() -> None:
+    links = "[a](../../notebooks/x.ipynb) [b](../servers.md#c) [d](../../README.md#e) [f](https://a.example/b.md)"
+    led = "[a](../notebooks/x.md) [b](../servers.md#c) [d](../overview.md#e) [f](https://a.example/b.md)"
+    assert lead_links(links, "docs/langchain", "langchain") == led
+    assert lead_links(led, "docs/langchain", "langchain") == led
+    assert lead_links("[a](docs/b.md) ![c](docs/d.png) [e](CONTRIBUTING.md)", "", "") == (
+        "[a](b.md) ![c](d.png) [e](contributing.md)"
+    )

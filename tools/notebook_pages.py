@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: notebooks become pages of the site, with what they printed, beside the notebooks themselves."""
+"""Hooks of MkDocs: files of the repository outside of `docs`, and notebooks with what they printed, become pages."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[1]
+TEXTS = {
+    "README.md": "overview.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "minicpm_core/demo/README.md": "demo.md",
+}
+"""Texts outside of `docs`, and where they stand in the site."""
 _SIGNS = {"✅": ':material-check:{ title="yes" }', "❌": ':material-close:{ title="no" }'}
-_LINK = re.compile(r"\]\(([^):#]+)\.(ipynb|md)\b")
+_LINK = re.compile(r"\]\(([^):#]+\.(?:ipynb|md|png))\b")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages; what lies in `notebooks` of the repository is put under `notebooks/`."""
+    """Add the pages; notebooks outside of `docs` are put under `notebooks/`."""
     from mkdocs.structure.files import File
 
     for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
         page = write_page(file.content_string, file.src_uri, f"docs/{posixpath.dirname(file.src_uri)}")
         files.append(File.generated(config, _page(file.src_uri), content=page))
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for source, name in TEXTS.items():
+        text = lead_links((ROOT / source).read_text(encoding="utf-8"), posixpath.dirname(source), "")
+        files.append(File.generated(config, name, content=text))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         text, name = path.read_text(encoding="utf-8"), f"notebooks/{path.name}"
         files.append(File.generated(config, name, content=text))
         files.append(File.generated(config, _page(name), content=write_page(text, name, "notebooks")))
@@ -64,14 +74,15 @@ def lead_links(markdown: str, folder: str, site_folder: str) -> str:
     """
 
     def lead(match: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(folder, match[1])).removeprefix("docs/")
-        return f"]({posixpath.relpath(target, site_folder or '.')}.md"
+        source = posixpath.normpath(posixpath.join(folder, match[1]))
+        target = TEXTS.get(source) or _page(source.removeprefix("docs/"))
+        return f"]({posixpath.relpath(target, site_folder or '.')}"
 
     return _LINK.sub(lead, markdown)
 
 
 def _page(name: str) -> str:
-    return name.removesuffix(".ipynb") + ".md"
+    return name.removesuffix(".ipynb") + ".md" if name.endswith(".ipynb") else name
 
 
 def _write_cell(cell: dict[str, Any]) -> str:

@@ -63,6 +63,13 @@ def require_gradio() -> None:
         raise ImportError('the page needs Gradio: pip install "minicpm-integrations[web]"', name=error.name) from error
 
 
+def bypass_proxies(host: str) -> None:
+    """Ask this machine directly, also where a proxy is set for all others: Gradio asks itself when it starts."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "localhost", "127.0.0.1", "::1", host]))
+
+
 def serve(
     chat: Any, library: Library, *, host: str, port: int | None, password: str | None = None, open_browser: bool = False
 ) -> Any:
@@ -82,6 +89,7 @@ def serve(
     from minicpm_app.web.page import make_page
 
     names = ("127.0.0.1", "localhost", "[::1]", host) if is_local(host) else None
+    bypass_proxies(host)
     blocks = make_page(chat, library)
     blocks.launch(
         server_name=host,

@@ -24,6 +24,8 @@ _FONT = [
 APPEARANCE: dict[str, Any] = {
     "theme": gr.themes.Soft(primary_hue="teal", font=_FONT, font_mono=["ui-monospace", "Consolas", "monospace"]),
     "css_paths": [_HERE / "page.css"],
+    # Outside of what css_paths may style.
+    "head": "<style>@media (max-width: 899px) { .main.fillable { padding: .5rem .6rem !important; } }</style>",
     "js": (_HERE / "page.js").read_text(encoding="utf-8").partition("\n")[2],
 }
 """What `launch` is given: fonts of the system, so that none are asked for elsewhere."""

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 PASSWORD_VARIABLE = "MINICPM_WEB_PASSWORD"
@@ -88,4 +89,7 @@ class Policy:
                 message = {**message, "headers": [*message["headers"], *added, (b"referrer-policy", b"no-referrer")]}
             await send(message)
 
-        await self._app(scope, receive, send_with_policy)
+        from starlette.requests import ClientDisconnect
+
+        with suppress(ClientDisconnect):  # of an upload that was given up
+            await self._app(scope, receive, send_with_policy)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
+from minicpm_core.urls import refuse_password
+
 if TYPE_CHECKING:
     import httpx
     from chromadb.api import ClientAPI
@@ -54,12 +56,8 @@ class ChromaServer:
         Raises:
             ValueError: no http(s) URL, one with a password in it, or a name that Chroma does not take.
         """
+        refuse_password(url, "chroma_url", f"give chroma_token, or set ${TOKEN_VARIABLE}")
         parts = urlsplit(url)
-        if parts.username is not None or parts.password is not None:
-            raise ValueError(
-                "chroma_url holds a user name or password; leave them out, and give chroma_token or set "
-                f"${TOKEN_VARIABLE}"
-            )
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"chroma_url is {url!r}; accepted: an http(s) URL such as http://localhost:8000/my-index")
         prefix, _, name = parts.path.rpartition("/")
@@ -169,7 +167,7 @@ class PatientCollection:
 def disconnect(client: ClientAPI) -> None:
     """Close a client of a server, and its connections."""
     sessions, own = _sessions(client), getattr(client, "close", None)
-    if own is not None:  # since Chroma 1.5.1
+    if own is not None:  # older versions of Chroma have none
         own()
     _close(sessions)
 
@@ -180,7 +178,10 @@ def _close(sessions: list[httpx.Client]) -> None:
 
 
 def _sessions(client: Any) -> list[httpx.Client]:
-    return [part._server._session for part in (client, client._admin_client)]
+    """Return the connections of Chroma's client, which it shows nowhere."""
+    parts = (client, getattr(client, "_admin_client", None))
+    found = (getattr(getattr(part, "_server", None), "_session", None) for part in parts)
+    return [session for session in found if session is not None]
 
 
 def describe_missing(server: ChromaServer) -> str:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from minicpm_core.index.catalog import Catalog
+from minicpm_core.index.fusion import RRF_K
 from minicpm_core.index.page_models import PageEmbedder
 from minicpm_core.index.picture_store import PictureStore, recorded_page_embedder
 from minicpm_core.index.residence import release_unless_fitting
 from minicpm_core.index.store import similarities
 from minicpm_core.rag import Passage
 
-RRF_K = 60
-WEIGHT = 1.8
-"""Of a picture's rank: it stands below a passage that is nearest and has a third of the question's words or more.
+WEIGHT = 1.2
+"""Of a picture's rank: it stands below a passage that is nearest and has a quarter of the question's words or more.
 
 Measured with `benchmarks.visual_rag`: with more, pages push passages that answer out of a prompt, and with less the
 other way round.

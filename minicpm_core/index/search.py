@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from minicpm_core.index.chroma_server import describe_missing
 from minicpm_core.index.embedders import Embedder, knows_language, measure
 from minicpm_core.index.faults import explaining
 from minicpm_core.index.filters import Where, normalise_where, where_sql
+from minicpm_core.index.fusion import fuse
 from minicpm_core.index.neighbours import join_neighbours
 from minicpm_core.index.page_models import PageEmbedder
 from minicpm_core.index.picture_search import PictureSearch, merge
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 Ways = Literal["hybrid", "dense", "lexical"]
 """How an index is searched: by meaning and by words, or by one of them alone (cosine similarity, BM25)."""
 
-RRF_K = 5
-"""Rank constant of the fusion. The 60 of Cormack et al. joins dozens of long lists; of two, the first places count."""
 _FEWEST_CANDIDATES = 20
 
 
@@ -272,21 +271,6 @@ class Index:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def fuse(
-    dense: Sequence[str], lexical: Sequence[tuple[str, float]], covered: Mapping[str, float], *, dense_weight: float
-) -> dict[str, float]:
-    """Return the fused score of every passage in either list.
-
-    Reciprocal-rank fusion (Cormack et al. 2009), where the word list counts by the square of the share of the question
-    that a passage holds: a passage with all the words beats one that only stands next to it in the dense list, and one
-    word of many beats nothing. The numbers were chosen on one half of `benchmarks/rag_set`; docs/rag.md has the other.
-    """
-    scores = {i: dense_weight / (RRF_K + rank) for rank, i in enumerate(dense, start=1)}
-    for rank, (i, _) in enumerate(lexical, start=1):
-        scores[i] = scores.get(i, 0.0) + (0.1 + 1.5 * covered[i] ** 2) / (RRF_K + rank)
-    return scores
 
 
 def _no_index(directory: Path) -> str:

@@ -84,6 +84,17 @@ def question_words(text: str) -> Words:
     return _terms(words, runs) if words or runs else passage_words(text)
 
 
+def content_words(text: str) -> list[str]:
+    """Return the words of a text as they stand there, without question words and particles; Chinese in runs."""
+    found: list[str] = []
+    for run in _RUN.finditer(unicodedata.normalize("NFKC", text)):
+        if run["cjk"]:
+            found += _CHINESE.sub(lambda stop: stop[1] or " ", run["cjk"]).split()
+        elif run.group().casefold() not in _ENGLISH_STOP:
+            found.append(run.group())
+    return list(dict.fromkeys(found))
+
+
 def coverage(question: Words, passage: Words) -> float:
     """Return the share of the question's distinct terms that the passage holds, 0 to 1."""
     asked = {*question.words, *question.alone}

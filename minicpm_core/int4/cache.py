@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,6 +98,7 @@ class Slot:
                 described.append(json.dumps(read_header(file), sort_keys=True))
         self._fingerprint = _hash("\n".join(described))
         self._name_later: Future[str] | None = None
+        self._abandoned = threading.Event()
 
     def find(self) -> Path | None:
         """Return the stored file, None where there is none; weights are hashed only where one may be there."""
@@ -118,7 +120,7 @@ class Slot:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for old in self._folder.glob(".*.tmp"):
-                if time.time() - old.stat().st_mtime > _ABANDONED:
+                if abs(time.time() - old.stat().st_mtime) > _ABANDONED:  # clocks may have been wrong
                     old.unlink(missing_ok=True)
             free = shutil.disk_usage(self._folder).free
         except OSError as error:
@@ -134,6 +136,10 @@ class Slot:
         self._name_later = pool.submit(self._name)
         pool.shutdown(wait=False)
         return self._folder / f".{self._fingerprint}.{os.getpid()}.{time.monotonic_ns()}.tmp"
+
+    def abandon(self) -> None:
+        """Stop computing digests: there will be no copy, and the program may be about to end."""
+        self._abandoned.set()
 
     def finish(self, temporary: Path) -> None:
         """Put a written temporary file into its place, at once for all who look."""
@@ -152,7 +158,7 @@ class Slot:
         note = self._folder / f"{_hash(state)}.digest"
         if note.is_file() and len(known := note.read_text()) == 64:
             return known
-        digest = _read_digest(real)
+        digest = _read_digest(real, self._abandoned)
         if time.time() - max(stat.st_mtime, stat.st_ctime) > _SETTLED and real.stat() == stat:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary = note.with_suffix(f".{os.getpid()}.tmp")
@@ -161,12 +167,14 @@ class Slot:
         return digest
 
 
-def _read_digest(file: Path) -> str:
+def _read_digest(file: Path, abandoned: threading.Event) -> str:
     digest = hashlib.sha256()
     chunk = memoryview(bytearray(2**18))  # one that stays in the cache
     with file.open("rb", buffering=0) as stream:
         while count := stream.readinto(chunk):
             digest.update(chunk[:count])
+            if abandoned.is_set():
+                raise InterruptedError(f"{file} was not read to its end")
     return digest.hexdigest()
 
 

@@ -60,6 +60,8 @@ class Copy:
 
         if self._threads:
             torch.set_num_threads(self._threads)
+        if kind is not None and self._slot:
+            self._slot.abandon()
         self._pool.shutdown(cancel_futures=kind is not None)
         if kind is None:
             for write in self._writes:

@@ -20,6 +20,7 @@ from minicpm_core.server.answers import ServerAnswer
 from minicpm_core.server.loop import BackgroundLoop
 from minicpm_core.server.requests import ServerRequest, make_request, to_openai, with_older_schema
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
+from minicpm_core.urls import refuse_password
 
 RETRIES = 3
 """How often a request is sent again after 408, 429, 5xx or a broken connection, as long as no text has come."""
@@ -268,6 +269,7 @@ def load_server(
     """
     if given := [name for name, value in loading.items() if value not in (None, "auto", "none")]:
         raise ValueError(f"{', '.join(given)}: the weights are loaded behind base_url; set it there and leave it out")
+    refuse_password(base_url, "base_url", "give the server's key as api_key")
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"base_url is {base_url!r}; accepted: an http(s) URL such as http://localhost:8000/v1")
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.images import MAX_PIXELS
+from minicpm_core.vision.resizing import resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -120,7 +121,7 @@ def join_frames(frames: Sequence[Image]) -> Image:
     columns = count // rows
     canvas = Image.new("RGB", (columns * (width + _LINE) - _LINE, rows * (height + _LINE) - _LINE))
     for n, frame in enumerate(frames):
-        shown = frame if frame.size == (width, height) else frame.resize((width, height))
+        shown = frame if frame.size == (width, height) else resize(frame, (width, height))
         canvas.paste(shown, (n % columns * (width + _LINE), n // columns * (height + _LINE)))
     return canvas
 
@@ -154,10 +155,8 @@ def _to_image(frame: Any) -> Image:
 
 
 def _shrink(image: Image, most: int) -> Image:
-    from PIL.Image import Resampling
-
     if (pixels := image.width * image.height) <= most:
         return image
     scale = (most / pixels) ** 0.5
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, resample=Resampling.BICUBIC)
+    return resize(image, size)

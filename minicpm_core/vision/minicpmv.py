@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from minicpm_core.files import has_file, read_json
 from minicpm_core.picture_settings import MERGES, PictureSettings
 from minicpm_core.vision.prompt import Markers, Picture
+from minicpm_core.vision.resizing import resize
 from minicpm_core.vision.slicing import Size, SliceRule, slice_image
 from minicpm_core.vision.video import Video
 from minicpm_core.weights import Tensors
@@ -107,9 +108,7 @@ class SliceReader:
     def _cut(self, image: Image, rule: SliceRule) -> tuple[list[Image], Size | None]:
         if not self.view:
             return slice_image(image, rule)
-        from PIL.Image import Resampling
-
-        return [image.resize((self.view, self.view), resample=Resampling.BICUBIC)], None
+        return [resize(image, (self.view, self.view))], None
 
     def count_tokens(self, view: Image) -> int:
         """Return the feature tokens of a view."""

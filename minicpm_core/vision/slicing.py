@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from minicpm_core.vision.resizing import resize
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -74,15 +76,13 @@ def choose_grid(size: Size, rule: SliceRule) -> Size | None:
 
 def slice_image(image: Image, rule: SliceRule) -> tuple[list[Image], Size | None]:
     """Return the whole view followed by the tiles row by row, and the grid (None where there are no tiles)."""
-    from PIL.Image import Resampling
-
     grid = choose_grid(image.size, rule)
-    view = image.resize(_fit(image.size, rule, upscale=grid is None and rule.upsize), resample=Resampling.BICUBIC)
+    view = resize(image, _fit(image.size, rule, upscale=grid is None and rule.upsize))
     if grid is None:
         return [view], None
     columns, rows = grid
     cell = _fit((_align(image.width, columns) / columns, _align(image.height, rows) / rows), rule, upscale=True)
-    refined = image.resize((cell[0] * columns, cell[1] * rows), resample=Resampling.BICUBIC)
+    refined = resize(image, (cell[0] * columns, cell[1] * rows))
     boxes = [(x * cell[0], y * cell[1]) for y in range(rows) for x in range(columns)]
     return [view, *(refined.crop((x, y, x + cell[0], y + cell[1])) for x, y in boxes)], grid
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage
@@ -22,7 +23,7 @@ from langchain_minicpm.vectorstores import MiniCPMChroma
 from minicpm_core import Engine, Sampling
 from minicpm_core.answer_grammar import cite_grammar
 from minicpm_core.checkpoints import DEMO
-from minicpm_core.rag import REFUSALS, RagSettings, build_messages
+from minicpm_core.rag import REFUSALS, SYSTEM_PROMPTS, RagSettings, build_messages
 from tests.langchain.conftest import Recorder
 
 QUESTION = "How long is the warranty of the lamp?"
@@ -60,7 +61,7 @@ def test_the_answer_comes_with_its_citations_and_passages(store: MiniCPMChroma, 
 async def test_every_way_of_asking_gives_the_same(store: MiniCPMChroma) -> None:
     chain = create_rag_chain(says(ANSWER), store, settings=SETTINGS)
     expected = chain.invoke(QUESTION)
-    assert set(expected) == {"answer", "citations", "support", "context"}
+    assert set(expected) == {"answer", "citations", "support", "context", "dropped"}
     assert reduce(add, chain.stream(QUESTION)) == expected
     assert await chain.ainvoke({"question": QUESTION}) == expected
     assert reduce(add, [chunk async for chunk in chain.astream(QUESTION)]) == expected
@@ -72,7 +73,8 @@ async def test_a_stream_gives_context_then_answer_then_citations(store: MiniCPMC
     for chunks in (list(chain.stream(QUESTION)), [chunk async for chunk in chain.astream(QUESTION)]):
         keys = [next(iter(chunk)) for chunk in chunks]
         assert keys == ["context", *["answer"] * len(ANSWER), "citations"]
-        assert all(len(chunk) == 1 for chunk in chunks[:-1])
+        assert set(chunks[0]) == {"context", "dropped"}
+        assert all(len(chunk) == 1 for chunk in chunks[1:-1])
         assert set(chunks[-1]) == {"citations", "support"}
         assert "".join(chunk["answer"] for chunk in chunks[1:-1]) == ANSWER
 
@@ -145,10 +147,11 @@ def test_a_follow_up_question_is_rewritten_by_the_model(
 ) -> None:
     standalone = "Where does Anna Keller work?"
     chain = create_rag_chain(says(f" {standalone}\n", "In Hamburg [1]."), store, settings=SETTINGS)
-    output = chain.invoke({"question": "And she?", "chat_history": history}, {"callbacks": [recorder]})
+    asked_for = "And where does Anna Keller work?"
+    output = chain.invoke({"question": asked_for, "chat_history": history}, {"callbacks": [recorder]})
     condense, asked = recorder.prompts
     assert "user: What does the Aurora lamp cost?\nassistant: It costs 35 EUR [1]." in condense[0].content
-    assert "And she?" in condense[0].content
+    assert asked_for in condense[0].content
     assert asked[-1].content.endswith(f"Question: {standalone}")
     assert Path(output["context"][0].metadata["source"]).name == "staff.txt"
     assert output["answer"] == "In Hamburg [1]."
@@ -158,6 +161,34 @@ def test_an_empty_rewriting_keeps_the_question(store: MiniCPMChroma, recorder: R
     chain = create_rag_chain(says("  ", ANSWER), store, settings=SETTINGS)
     chain.invoke({"question": QUESTION, "chat_history": HISTORY}, {"callbacks": [recorder]})
     assert recorder.prompts[1][-1].content.endswith(f"Question: {QUESTION}")
+
+
+def test_a_rewriting_that_is_none_is_replaced_by_the_last_words(store: MiniCPMChroma, recorder: Recorder) -> None:
+    chain = create_rag_chain(says("It costs 35 EUR [1].", ANSWER), store, settings=SETTINGS)
+    output = chain.invoke({"question": "And its warranty?", "chat_history": HISTORY}, {"callbacks": [recorder]})
+    query = "And its warranty? (Aurora lamp cost)"
+    assert recorder.prompts[1][-1].content.endswith(f"Question: {query}")
+    assert [document.id for document in output["context"]] == [p.id for p in store.index.search(query, 3)]
+
+
+def test_a_real_model_is_asked_for_one_short_line(store: MiniCPMChroma, toy: Path, recorder: Recorder) -> None:
+    said: list[str] = []
+
+    class Listener(BaseCallbackHandler):
+        def on_llm_end(self, response: Any, **_: Any) -> None:
+            said.append(response.generations[0][0].text)
+
+    model = ChatMiniCPM(model=toy, temperature=2.0, max_tokens=8)
+    chain = create_rag_chain(model, store, settings=RagSettings(k=1))
+    inputs = {"question": "And its warranty?", "chat_history": HISTORY}
+    for _ in range(2):
+        chain.invoke(inputs, {"callbacks": [recorder, Listener()]})
+    first, _, second, _ = said
+    assert first == second  # greedy, unlike the answers
+    assert len(model.load_engine().tokenize(first)) > 8
+    assert "\n" not in first
+    asked = [recorder.prompts[n][-1].content.splitlines()[-1] for n in (1, 3)]
+    assert asked == ["Question: And its warranty? (Aurora lamp cost)"] * 2  # random weights write no question
 
 
 def test_a_follow_up_question_can_be_searched_with_the_one_before(store: MiniCPMChroma, recorder: Recorder) -> None:
@@ -171,6 +202,24 @@ def test_a_follow_up_question_can_be_searched_with_the_one_before(store: MiniCPM
     assert [document.id for document in output["context"]] == [passage.id for passage in expected]
 
 
+def test_every_prompt_can_be_replaced(store: MiniCPMChroma, recorder: Recorder) -> None:
+    settings = RagSettings(
+        k=1,
+        system_prompts={"en": f"You are a pirate. {SYSTEM_PROMPTS['en']}", "zh": "海盗"},
+        question_labels={"en": "Ahoy: ", "zh": "喂："},
+        condense_prompts={"en": "After {history}, what is {question}", "zh": "{history}{question}"},
+        refusals={"en": "Nay.", "zh": "不。"},
+    )
+    chain = create_rag_chain(says("warranty of the lamp?", "Nay."), store, settings=settings)
+    output = chain.invoke({"question": "And its warranty?", "chat_history": HISTORY}, {"callbacks": [recorder]})
+    condense, (system, human) = recorder.prompts
+    assert condense[0].content.startswith("After user: What does the Aurora lamp cost?")
+    assert condense[0].content.endswith("what is And its warranty?")
+    assert system.content == f"You are a pirate. {SYSTEM_PROMPTS['en']}"
+    assert human.content.endswith("\n\nAhoy: warranty of the lamp?")
+    assert (output["answer"], output["citations"], output["support"]) == ("Nay.", [], [])
+
+
 def test_lowest_ranked_passages_give_way_to_a_small_window(
     store: MiniCPMChroma, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -180,6 +229,8 @@ def test_lowest_ranked_passages_give_way_to_a_small_window(
     best = store.index.search(QUESTION, 3)
     assert [document.id for document in output["context"]] == [best[0].id]
     assert "2 of 3 passages left out" in caplog.text
+    assert output["dropped"] == [{"id": p.id, "source": p.source, "page": None} for p in best[1:]]
+    assert reduce(add, create_rag_chain(small, store, settings=SETTINGS).stream(QUESTION)) == output
     assert best[0].text in recorder.prompts[0][-1].content
     assert best[1].text not in recorder.prompts[0][-1].content
 
@@ -268,7 +319,7 @@ def test_another_vector_store_will_do(recorder: Recorder) -> None:
     assert output["citations"] == [{"n": 1, "source": "a.txt", "page": 3, "quote": "The lamp has a warranty."}]
     empty = InMemoryVectorStore(MiniCPMEmbeddings(model="demo"))
     refused = create_rag_chain(says("Yes [1]."), empty).invoke(QUESTION, {"callbacks": [recorder]})
-    assert refused == {"answer": REFUSALS["en"], "citations": [], "support": [], "context": []}
+    assert refused == {"answer": REFUSALS["en"], "citations": [], "support": [], "context": [], "dropped": []}
     assert recorder.prompts == []
 
 

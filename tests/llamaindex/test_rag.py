@@ -38,13 +38,15 @@ from llamaindex_minicpm import (
 from llamaindex_minicpm.embeddings import LlamaIndexEmbedder
 from minicpm_core.answer_grammar import cite_grammar
 from minicpm_core.checkpoints import DEMO
-from minicpm_core.rag import REFUSALS, RagSettings, build_messages, condense_messages
+from minicpm_core.follow_up import condense_messages
+from minicpm_core.rag import REFUSALS, RagSettings, build_messages
 from tests.llamaindex.conftest import TEXTS, WordEmbedding
 
 QUESTION = "How long is the warranty of the lamp?"
 ANSWER = "The warranty is two years [1]."
 QUOTE = "The Aurora desk lamp has a warranty of two years."
 SETTINGS = RagSettings(k=3)
+UNKNOWN: dict[str, Any] = {"citations": [], "support": [], "dropped": []}
 
 
 class Scripted(CustomLLM):
@@ -111,9 +113,7 @@ def test_load_index_is_a_vector_store_index_with_text_and_metadata(index: Any) -
 def test_load_index_refuses_what_it_cannot_open(index: Any, index_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no index"):
         load_index(tmp_path)
-    with pytest.raises(ValueError, match="chroma_url is not supported"):
-        load_index(chroma_url="http://localhost:8000")
-    with pytest.raises(ValueError, match="persist_directory is missing"):
+    with pytest.raises(ValueError, match="give persist_directory, the folder of the index"):
         load_index()
     with pytest.raises(ValueError, match="pass it again"):
         load_index(index_folder)
@@ -173,7 +173,7 @@ async def test_every_way_of_asking_gives_the_same(index: Any) -> None:
     streaming = create_query_engine(index, says(ANSWER), settings=SETTINGS, streaming=True)
     stream = streaming.query(QUESTION)
     assert isinstance(stream, StreamingResponse)
-    assert stream.metadata == {"citations": [], "support": []}
+    assert stream.metadata == UNKNOWN
     assert len(list(stream.response_gen)) == len(ANSWER)
     assert stream.metadata == expected.metadata
     assert stream.source_nodes == expected.source_nodes
@@ -201,7 +201,7 @@ async def test_what_is_out_of_scope_is_refused_without_the_model(index: Any, que
     settings = RagSettings(min_similarity=0.99, min_coverage=0.9)
     engine = create_query_engine(index, llm, settings=settings)
     for response in (engine.query(question), await engine.aquery(question)):
-        assert response == Response(REFUSALS[language], [], {"citations": [], "support": []})
+        assert response == Response(REFUSALS[language], engine.retrieve(QueryBundle(question)), UNKNOWN)
     stream = create_query_engine(index, llm, settings=settings, streaming=True).query(question)
     assert isinstance(stream, StreamingResponse)
     assert list(stream.response_gen) == [REFUSALS[language]]
@@ -210,7 +210,7 @@ async def test_what_is_out_of_scope_is_refused_without_the_model(index: Any, que
 
 def test_a_refusal_of_the_model_and_numbers_not_given_are_no_citations(index: Any) -> None:
     refused = create_query_engine(index, says(REFUSALS["en"]), settings=SETTINGS).query(QUESTION)
-    assert refused.metadata == {"citations": [], "support": []}
+    assert refused.metadata == UNKNOWN
     assert len(refused.source_nodes) == 3
     invented = create_query_engine(index, says("Two years [7], see [1]."), settings=SETTINGS).query(QUESTION)
     assert invented.metadata is not None
@@ -225,6 +225,16 @@ def test_passages_without_room_are_left_out_and_said_so(index: Any, caplog: pyte
     best = [p.text for p in index.documents.search(QUESTION, 3)][: len(response.source_nodes)]
     assert plain(llm.asked[0]) == build_messages(QUESTION, best)
     assert f"{3 - len(best)} of 3 passages left out" in caplog.text
+    left_out = index.documents.search(QUESTION, 3)[len(best) :]
+    expected = [{"id": p.id, "source": p.source, "page": None} for p in left_out]
+    assert response.metadata is not None
+    assert response.metadata["dropped"] == expected
+    chat = create_chat_engine(index, llm, settings=SETTINGS)
+    assert chat.chat(QUESTION).metadata == response.metadata
+    streamed: Any = chat.stream_chat(QUESTION, chat_history=[])
+    assert streamed.metadata["dropped"] == expected
+    assert "".join(streamed.response_gen) == ANSWER
+    assert streamed.metadata == response.metadata
 
 
 def test_our_models_count_with_their_own_tokenizer(index: Any, toy: Path) -> None:
@@ -389,6 +399,33 @@ async def test_a_follow_up_question_is_rewritten_by_the_model(index: Any) -> Non
         assert [m.content for m in engine.chat_history] == [*(m.content for m in TURNS), "And its warranty?", ANSWER]
 
 
+def test_every_prompt_can_be_replaced(index: Any) -> None:
+    settings = RagSettings(
+        k=1,
+        system_prompts={"en": "You are a pirate.", "zh": "海盗"},
+        question_labels={"en": "Ahoy: ", "zh": "喂："},
+        condense_prompts={"en": "After {history}, what is {question}", "zh": "{history}{question}"},
+        refusals={"en": "Nay.", "zh": "不。"},
+    )
+    llm = says("warranty of the lamp?", "Nay.")
+    response = create_chat_engine(index, llm, settings=settings).chat("And its warranty?", chat_history=list(TURNS))
+    condense, asked = map(plain, llm.asked)
+    assert condense[0]["content"].startswith("After user: What does the Aurora lamp cost?")
+    assert asked == [
+        {"role": "system", "content": "You are a pirate."},
+        {"role": "user", "content": f"[1] {TEXTS['lamp.txt']}\n\nAhoy: warranty of the lamp?"},
+    ]
+    assert (response.response, response.metadata) == ("Nay.", UNKNOWN)
+
+
+def test_a_rewriting_that_is_none_is_replaced_by_the_last_words(index: Any) -> None:
+    llm = says("It costs 35 EUR [1].", ANSWER)
+    response = create_chat_engine(index, llm, settings=SETTINGS).chat("And its warranty?", chat_history=list(TURNS))
+    query = "And its warranty? (Aurora lamp cost)"
+    assert response.sources[0].raw_input == {"message": query}
+    assert plain(llm.asked[1]) == build_messages(query, [p.text for p in index.documents.search(query, 3)])
+
+
 def test_a_follow_up_question_is_searched_with_the_one_before(index: Any) -> None:
     settings = RagSettings(k=2, follow_up="history")
     llm = says(ANSWER)
@@ -419,7 +456,7 @@ def test_a_refusal_in_a_conversation(index: Any) -> None:
     engine = create_chat_engine(index, llm, settings=settings)
     response = engine.stream_chat("What does quantum chromodynamics say?")
     assert list(response.response_gen) == [REFUSALS["en"]]
-    assert response.metadata == {"citations": [], "support": []}
+    assert response.metadata == UNKNOWN
     assert [m.content for m in engine.chat_history][-1] == REFUSALS["en"]
     assert llm.asked == []
 
@@ -456,15 +493,32 @@ async def test_the_demo_checkpoint_answers_and_cites_in_query_and_chat(tmp_path:
     engine.steps.retriever.documents.close()
 
 
-def test_langchain_gives_the_same_answer_from_the_same_index(index_folder: Path, index: Any, toy: Path) -> None:
+@pytest.mark.parametrize("case", ["answers", "refused by the search", "too long", "follow-up, rewritten", "follow-up"])
+def test_langchain_gives_the_same_answer_from_the_same_index(
+    index_folder: Path, index: Any, toy: Path, case: str
+) -> None:
     langchain = pytest.importorskip("langchain_minicpm", reason="LangChain is not installed")
     pytest.importorskip("langchain_chroma", reason="LangChain's Chroma is not installed")
-    options: dict[str, Any] = {"model": toy, "temperature": 0, "max_tokens": 24, "context_window": 300}
+    window = 230 if case == "too long" else 512
+    options: dict[str, Any] = {"model": toy, "temperature": 0, "max_tokens": 24, "context_window": window}
+    settings = {
+        "refused by the search": RagSettings(k=3, min_similarity=0.99, min_coverage=1.0),
+        "follow-up": RagSettings(k=2, follow_up="history"),
+    }.get(case, SETTINGS)
+    turns = TURNS if case.startswith("follow-up") else []
     store = langchain.load_index(index_folder, embeddings=LlamaIndexEmbedder(WordEmbedding()))
-    for question in (QUESTION, "台灯的保修期是多久？"):
-        theirs = langchain.create_rag_chain(langchain.ChatMiniCPM(**options), store).invoke(question)
-        ours = create_query_engine(index, MiniCPM(**options)).query(question)
+    chain = langchain.create_rag_chain(langchain.ChatMiniCPM(**options), store, settings=settings)
+    for question in ("And how long is its warranty?", "那台灯的保修期是多久？"):
+        before = [{"role": turn.role.value, "content": turn.content} for turn in turns]
+        theirs = chain.invoke({"question": question, "chat_history": before})
+        llm = MiniCPM(**options)
+        ours: Any = create_query_engine(index, llm, settings=settings).query(question)
+        if turns:
+            ours = create_chat_engine(index, llm, settings=settings).chat(question, chat_history=list(turns))
         assert ours.response == theirs["answer"]
+        assert len(ours.source_nodes) == settings.k - len(theirs["dropped"])
         assert [node.node.node_id for node in ours.source_nodes] == [document.id for document in theirs["context"]]
-        assert ours.metadata == {key: theirs[key] for key in ("citations", "support")}
+        assert ours.metadata == {key: theirs[key] for key in ("citations", "support", "dropped")}
+        assert bool(theirs["dropped"]) == (case == "too long")
+        assert (theirs["answer"] in REFUSALS.values()) == (case == "refused by the search")
     store.index.close()

@@ -65,6 +65,7 @@ def start(folder: Path, arguments: list[str], **environment: str) -> Server:
     """Start Python with arguments, and wait until it tells its addresses."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, *arguments]
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")  # nobody answers there
     with (folder / "errors.txt").open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             command,
@@ -72,7 +73,7 @@ def start(folder: Path, arguments: list[str], **environment: str) -> Server:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **environment},
+            env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **proxies, **environment},
             cwd=ROOT,
         )
     assert process.stdout is not None
