@@ -75,7 +75,7 @@ def measure(folder: Path, way: dict[str, Any]) -> dict[str, Any]:
     from transformers import LlamaForCausalLM  # noqa: F401
 
     import minicpm_core
-    import minicpm_core.engine
+    import minicpm_core.loading
 
     if "quantization" in way:
         import bitsandbytes  # noqa: F401

@@ -19,8 +19,9 @@ from minicpm_core.types import Chunk, IncompleteOutputError, Message, Sampling, 
 if TYPE_CHECKING:
     from minicpm_core.adapters import merge_adapter
     from minicpm_core.copies import convert
-    from minicpm_core.engine import Engine, load
+    from minicpm_core.engine import Engine
     from minicpm_core.int4.export import quantize
+    from minicpm_core.loading import load
     from minicpm_core.memory import MemoryPlan, plan
     from minicpm_core.ocr import BadBox, TextBox, TextBoxWarning, draw_boxes, merge_lines, parse_boxes, read_text
     from minicpm_core.registry import close_all, shared_engine
@@ -67,7 +68,7 @@ _HOMES = {
     "merge_adapter": "adapters",
     "convert": "copies",
     "Engine": "engine",
-    "load": "engine",
+    "load": "loading",
     "MemoryPlan": "memory",
     "plan": "memory",
     "quantize": "int4.export",

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minicpm_core.engine import Engine, load
+from minicpm_core.engine import Engine
+from minicpm_core.loading import load
 
 _engines: dict[tuple[tuple[str, Any], ...], Engine] = {}
 _locks: dict[tuple[tuple[str, Any], ...], threading.Lock] = {}

@@ -120,7 +120,7 @@ def test_the_engine_reads_prompts_in_the_planned_chunks(wide: Path) -> None:
 
 
 def test_what_cannot_fit_is_refused_before_a_weight_is_read(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minicpm_core.engine.load_weights", lambda *_, **__: pytest.fail("weights were read"))
+    monkeypatch.setattr("minicpm_core.loading.load_weights", lambda *_, **__: pytest.fail("weights were read"))
     message = (
         r"needs 0\.50 GiB .*limit is 0\.10 GiB; what helps: "
         r'quantization="int4" \(frees 0\.3 MiB\), quantization="int8" \(frees 0\.2 MiB\), a higher memory_limit'
@@ -207,7 +207,7 @@ def test_the_allocator_of_the_cpu_is_left_alone(monkeypatch: pytest.MonkeyPatch)
 
 def test_loading_sets_the_allocators_limit_only_where_one_is_given(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("minicpm_core.engine.limit_allocator", lambda *call: calls.append(call))
+    monkeypatch.setattr("minicpm_core.loading.limit_allocator", lambda *call: calls.append(call))
     minicpm_core.load(toy).close()
     assert calls == []
     minicpm_core.load(toy, memory_limit="2GiB").close()

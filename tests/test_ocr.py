@@ -453,7 +453,7 @@ def test_the_snippet_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     picture().save(tmp_path / "receipt.jpg")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("minicpm_core.engine.load", lambda model: scripted("<ref>12</ref><box>0 0 500 500</box>"))
+    monkeypatch.setattr("minicpm_core.loading.load", lambda model: scripted("<ref>12</ref><box>0 0 500 500</box>"))
     exec(compile(snippet, "docs/ocr.md", "exec"), {})
     with Image.open("receipt-boxes.png") as drawn:
         assert drawn.size == (120, 80)
