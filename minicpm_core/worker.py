@@ -35,7 +35,8 @@ class _Job:
         self.stop = stop
         self.closed_text = f"the engine of {name} was closed before the answer was complete"
 
-    def run(self) -> None:
+    def run(self) -> Any:
+        """Deliver the items; return what ends them."""
         self.stop.begun = True
         try:
             for item in self.produce(self.stop):
@@ -43,9 +44,9 @@ class _Job:
                     break
                 self.deliver(item)
             # Who left the stream does not read on; who still does must not take a cut answer for a whole one.
-            self.deliver(self.cut() if self.stop.is_set() else END)
+            return self.cut() if self.stop.is_set() else END
         except BaseException as error:
-            self.deliver(Failure(error))
+            return Failure(error)
         finally:
             release_team()
 
@@ -163,12 +164,10 @@ class Worker:
                 if not self._jobs:
                     return
                 job = self._running = self._jobs.popleft()
-            if self._closed or job.stop.is_set():
-                job.deliver(job.cut())
-            else:
-                job.run()
-            self._running = None
-            del job
+            end = job.cut() if self._closed or job.stop.is_set() else job.run()
+            self._running = None  # before the caller is told, who may ask again at once
+            job.deliver(end)
+            del job, end
 
 
 @atexit.register
