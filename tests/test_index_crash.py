@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,6 +209,33 @@ def test_two_threads_are_refused_too(tmp_path: Path) -> None:
     with writer_lock(tmp_path):
         pass
     assert not (tmp_path / CATALOG_NAME).exists()
+
+
+def open_files(folder: Path) -> set[str]:
+    links = [Path(link) for link in Path("/proc/self/fd").iterdir()]
+    targets = [os.readlink(link) for link in links if link.is_symlink()]
+    return {target for target in targets if target.startswith(f"{folder}/")}
+
+
+def wait_until_closed(folder: Path) -> None:
+    """Chroma closes its connections in a thread of its own."""
+    deadline = time.monotonic() + 10
+    while (names := open_files(folder)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert names == set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_what_is_closed_holds_no_file_and_its_folder_can_be_made_anew(docs: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for _ in range(2):
+        build(docs, store)
+        wait_until_closed(store)
+        with Index.open(store, WordEmbedder()) as index:
+            assert index.search("lamp", k=1)
+            assert any(name.endswith("chroma.sqlite3") for name in open_files(store))
+        wait_until_closed(store)
+        shutil.rmtree(store)
 
 
 def test_a_reader_of_another_process_sees_finished_files_only(docs: Path, tmp_path: Path) -> None:
