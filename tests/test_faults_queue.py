@@ -198,6 +198,13 @@ CLASSES = {
 }
 
 
+def test_a_request_gives_its_place_away_before_its_caller_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minicpm_core.worker.release_team", lambda: time.sleep(0.01))
+    worker = Worker("x", max_waiting=0)
+    assert [list(worker.stream(lambda stop: iter("ab"))) for _ in range(5)] == [["a", "b"]] * 5
+    worker.close()
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_both_frameworks_wait_within_their_timeout_and_tell_a_full_queue(toy: Path, name: str) -> None:
     kind, ask, aask = CLASSES[name]
