@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -236,6 +238,18 @@ def test_what_is_closed_holds_no_file_and_its_folder_can_be_made_anew(docs: Path
             assert any(name.endswith("chroma.sqlite3") for name in open_files(store))
         wait_until_closed(store)
         shutil.rmtree(store)
+
+
+def test_an_index_that_nobody_closes_closes_its_records_when_it_is_let_go(docs: Path, tmp_path: Path) -> None:
+    build(docs, tmp_path / "store")
+    index: Index | None = Index.open(tmp_path / "store", WordEmbedder())
+    assert index is not None
+    connection, client = index._catalog._connection, index.client
+    index = None
+    gc.collect()
+    client.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        connection.execute("SELECT 1")
 
 
 def test_a_reader_of_another_process_sees_finished_files_only(docs: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,6 +85,8 @@ class Catalog:
     def __init__(self, directory: Path) -> None:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(directory / CATALOG_NAME, timeout=BUSY_SECONDS, check_same_thread=False)
+        # A chain or engine made from a folder opens its index itself, and nobody closes that.
+        weakref.finalize(self, self._connection.close)
         try:
             self._connection.executescript(_SCHEMA)
             version = self.get("format")

@@ -231,8 +231,8 @@ async def test_the_event_loop_runs_while_the_model_loads_and_works(
         wait_for_loop()
         return engine
 
+    monkeypatch.setattr("minicpm_core.shared_engine", load)  # first: it looks in the registry what it puts back
     monkeypatch.setattr("minicpm_core.registry.shared_engine", load)
-    monkeypatch.setattr("minicpm_core.shared_engine", load, raising=False)
     opener = asyncio.create_task(open_gate())
     with engine.model.register_forward_pre_hook(wait_for_loop):
         answer = await chat.ainvoke(QUESTION, max_tokens=3)
