@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def release_team() -> None:
     libgomp keeps a team for each thread that has computed, counts all of them against the cores, and beyond that lets
     every team sleep at each step. A caller's team that idles while the model's thread computes would so cost a third.
     """
-    if (pause := _pause()) is not None:
+    if "torch" in sys.modules and (pause := _pause()) is not None:
         pause(_SOFT)
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import minicpm_core
 from minicpm_core.files import read_header
 from minicpm_core.int4 import cache
+from minicpm_core.int4.linear import Linear4bit
 from tests.toy import write_llama
 from tests.toy_families import write_family
 
@@ -56,6 +58,26 @@ def test_a_second_load_quantises_nothing(family: str, tmp_path: Path, cached: Pa
     assert logits_of(folder).equal(expected)
     copy = shutil.copytree(folder, tmp_path / "elsewhere")  # found by content
     assert logits_of(copy).equal(expected)
+
+
+def test_one_thread_fewer_computes_while_a_copy_is_written(
+    tmp_path: Path, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = write_family(tmp_path / "model", "minicpm5"), set()
+    quantize = Linear4bit.quantize
+
+    def count(self: Any, weight: Any, out: Any) -> None:
+        seen.add(torch.get_num_threads())
+        quantize(self, weight, out)
+
+    monkeypatch.setattr(Linear4bit, "quantize", count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        logits_of(folder)
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("family", "name"), [("minicpm5", "lm_head"), ("minicpm", "model.embed_tokens")])
