@@ -17,6 +17,8 @@ from minicpm_core import Chunk, Engine, Sampling, load
 from minicpm_core.dialects.minicpm5 import MINICPM5
 from minicpm_core.rag import REFUSALS, Language, build_messages
 from minicpm_core.tools import read_tools
+from tools.demo_model import document_tasks
+from tools.demo_model.document_heldout import make_document_set
 from tools.demo_model.heldout import KINDS, Question, make_set
 from tools.demo_model.plain_questions import PLAIN_QUESTIONS
 from tools.demo_model.tool_heldout import SETS, Task, make_tasks
@@ -138,6 +140,9 @@ def evaluate(answer: Answer, *, count: int = 200, seed: int = 1) -> Iterator[tup
         for kind in KINDS:
             questions = make_set(language, kind, count=count, seed=seed)
             yield f"{language} {kind}", score(questions, answer(questions))
+        for sort in document_tasks.KINDS:
+            questions = make_document_set(language, sort, count=count, seed=seed)
+            yield f"{language} documents, {sort}", score(questions, answer(questions))
     yield "plain questions", score(PLAIN_QUESTIONS, answer(PLAIN_QUESTIONS))
 
 

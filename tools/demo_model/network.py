@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 PROBE_CLASSES = 11  # passage numbers 0..9, and "found in no passage"
 NOWHERE = 10
+MEANING = 96  # channels in which the embeddings of words are compared with what the words mean
 COPYING_HEADS = 2  # of the last layer, led to the tokens that a call copies
 
 
@@ -57,7 +58,8 @@ class Attention(nn.Module):
         q, k, v = (
             p(x).view(batch, length, self.heads, -1).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        y = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        q, k, v = rotate(q, cos, sin).float(), rotate(k, cos, sin).float(), v.float()  # the faster backward on a CPU
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).to(x.dtype)
         return self.o_proj(y.transpose(1, 2).reshape(batch, length, hidden))
 
 
@@ -107,7 +109,7 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-    """Llama with tied embeddings and three linear probes that exist only in training."""
+    """Llama with tied embeddings and four linear probes that exist only in training."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -118,6 +120,7 @@ class Network(nn.Module):
         self.probe_passage = nn.Linear(shape.hidden_size, PROBE_CLASSES, bias=False)
         self.probe_question = nn.Linear(shape.hidden_size, PROBE_CLASSES, bias=False)
         self.probe_choice = nn.Linear(shape.hidden_size, PROBE_CLASSES, bias=False)
+        self.probe_meaning = nn.Linear(shape.hidden_size, MEANING, bias=False)
         frequency = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2).float() / shape.head_dim)
         angle = torch.arange(shape.max_position_embeddings).float()[:, None] * frequency
         self.register_buffer("cos", angle.cos(), persistent=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from tools.demo_model import chat
+from tools.demo_model.document_tasks import ask_document
 from tools.demo_model.encoding import Example
 from tools.demo_model.fact_tasks import ask_attribute, ask_event, ask_long, ask_property
 from tools.demo_model.text_tasks import ask_characters, ask_words, copy_one
@@ -25,19 +26,21 @@ MIX: tuple[tuple[float, Maker], ...] = (
     (0.03, copy_one),
     (0.04, ask_long),
     (0.03, lambda r, p: chat.draw(r)),
-    (0.62, lambda r, p: ask_call(r, p, "en")),
-    (0.34, lambda r, p: ask_call(r, p, "zh")),
-    (0.06, lambda r, p: ask_two(r, p, "en")),
-    (0.05, lambda r, p: ask_two(r, p, "zh")),
-    (0.10, lambda r, p: ask_none(r, p, "en")),
-    (0.08, lambda r, p: ask_none(r, p, "zh")),
-    (0.08, lambda r, p: ask_result(r, p, "en")),
-    (0.06, lambda r, p: ask_result(r, p, "zh")),
-    (0.07, lambda r, p: ask_found(r, p, "en")),
-    (0.05, lambda r, p: ask_found(r, p, "zh")),
-    (0.06, lambda r, p: ask_handoff(r, p, "en")),
+    (1.10, lambda r, p: ask_document(r, p, "en")),
+    (0.60, lambda r, p: ask_document(r, p, "zh")),
+    (0.37, lambda r, p: ask_call(r, p, "en")),
+    (0.21, lambda r, p: ask_call(r, p, "zh")),
+    (0.04, lambda r, p: ask_two(r, p, "en")),
+    (0.03, lambda r, p: ask_two(r, p, "zh")),
+    (0.06, lambda r, p: ask_none(r, p, "en")),
+    (0.05, lambda r, p: ask_none(r, p, "zh")),
+    (0.05, lambda r, p: ask_result(r, p, "en")),
+    (0.04, lambda r, p: ask_result(r, p, "zh")),
+    (0.05, lambda r, p: ask_found(r, p, "en")),
+    (0.03, lambda r, p: ask_found(r, p, "zh")),
+    (0.04, lambda r, p: ask_handoff(r, p, "en")),
     (0.02, lambda r, p: ask_handoff(r, p, "zh")),
-    (0.04, lambda r, p: ask_forced(r, p, r.choice(("en", "zh")))),
+    (0.03, lambda r, p: ask_forced(r, p, r.choice(("en", "zh")))),
 )
 
 

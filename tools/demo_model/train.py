@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from tools.demo_model.export import export
 from tools.demo_model.feeding import LEVELS, feed
+from tools.demo_model.meanings import Meanings
 from tools.demo_model.network import Network, Shape
 from tools.demo_model.tokenizer import save_tokenizer, train_tokenizer
 from tools.demo_model.trainer import Trainer, schedule
@@ -90,7 +91,10 @@ def train(args: argparse.Namespace) -> None:
         weights["embed_tokens.weight"] = extend_embeddings(weights["embed_tokens.weight"], vocabulary)
     for stage in ("lists", "answers") if args.stage == "all" else (args.stage,):
         trainer = Trainer(
-            Network(shape), rate=args.rate_lists if stage == "lists" else args.rate, compiled=args.compile
+            Network(shape),
+            rate=args.rate_lists if stage == "lists" else args.rate,
+            compiled=args.compile,
+            meanings=Meanings(tokens / "tokenizer.json") if args.meanings else None,
         )
         if weights:
             trainer.load(weights)
@@ -115,6 +119,7 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.45, help="share of the stage answers with a falling rate")
     parser.add_argument("--probe", type=float, default=1.0, help="weight of the probes' losses at the start")
     parser.add_argument("--from-progress", type=float, default=0.0, help="where in the stage answers to resume")
+    parser.add_argument("--meanings", action=argparse.BooleanOptionalAction, default=True, help="learn what words mean")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     train(parser.parse_args())

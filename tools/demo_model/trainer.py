@@ -9,15 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tools.demo_model.meanings import Meanings
 from tools.demo_model.network import Network
 
 COPYING_WEIGHT = 1.0
+MEANING_WEIGHT = 0.3
 
 
 class Trainer:
     """Float32 weights with Muon and AdamW; the network computes in bfloat16."""
 
-    def __init__(self, network: Network, *, rate: float, compiled: bool) -> None:
+    def __init__(self, network: Network, *, rate: float, compiled: bool, meanings: Meanings | None = None) -> None:
+        self.meanings = meanings
         self.network = network.to(torch.bfloat16)
         self.network.cos, self.network.sin = network.cos.float(), network.sin.float()
         self.forward = torch.compile(self.network, dynamic=True) if compiled else self.network
@@ -67,8 +70,15 @@ class Trainer:
             stats["probe3"] = (chosen.detach().argmax(-1) == t["choice"]).float().mean().item()
             stats["probe1"] = (seen.detach().argmax(-1) == t["passage"]).float().mean().item()
             stats["probe2"] = (t["found"].gather(1, looked.detach().argmax(-1, keepdim=True)) > 0).float().mean().item()
+        if self.meanings is not None:
+            meaning = self.meanings.loss(net.embed_tokens.weight, net.probe_meaning)
+            total = total + MEANING_WEIGHT * meaning
+            stats["meaning"] = meaning.item()
         total.backward()
-        grads = [p.grad.float() for p in self.low]
+        grads = [
+            torch.zeros_like(m) if p.grad is None else p.grad.float()
+            for p, m in zip(self.low, self.master, strict=True)
+        ]
         norm = float(torch.nn.utils.get_total_norm(grads))
         self.usual_norm = self.usual_norm * 0.98 + min(norm, 2 * self.usual_norm) * 0.02 if self.steps else norm
         scale = min(1.0, 1.5 * self.usual_norm / (norm + 1e-9))  # Muon scales every step alike: keep outliers small
