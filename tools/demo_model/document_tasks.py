@@ -8,6 +8,7 @@ from random import Random
 from typing import Literal
 
 from minicpm_core.rag import Language, write_line
+from minicpm_core.yes_no import YES_NO_PROMPTS
 from tools.demo_model import facts_en, facts_zh, lexicon_en, lexicon_zh
 from tools.demo_model.assembling import assemble
 from tools.demo_model.documents import Document, Line, load_documents
@@ -33,6 +34,17 @@ def ask_document(rng: Random, progress: float, language: Language) -> Example:
     most = rng.choice((0, 1, 2, 3, 4, 4, 4)) if progress > 0.05 else 2
     question, right, others = draw_question(rng, language, kind, most=most, progress=progress)
     return assemble(rng, question, right, others, language, progress)
+
+
+def ask_yes_no(rng: Random, progress: float, language: Language) -> Example:
+    """Ask whether a passage has the answer, as the model is asked when it reranks."""
+    kind: Kind = rng.choice(("own words", "other words"))
+    question, right, others = draw_question(rng, language, kind, most=2, progress=progress)
+    passage = rng.choice(others) if others and rng.random() < 0.55 else right
+    yes, no = ("yes", "no") if language == "en" else ("是", "否")
+    asked = YES_NO_PROMPTS[language].format(query=question, document=passage)
+    answer, messages = (yes if passage == right else no), [{"role": "user", "content": asked}]
+    return Example(question, answer, messages=messages, enable_thinking=False)
 
 
 def draw_question(

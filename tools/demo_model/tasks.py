@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from tools.demo_model import chat
-from tools.demo_model.document_tasks import ask_document
+from tools.demo_model.document_tasks import ask_document, ask_yes_no
 from tools.demo_model.encoding import Example
 from tools.demo_model.fact_tasks import ask_attribute, ask_event, ask_long, ask_property
 from tools.demo_model.text_tasks import ask_characters, ask_words, copy_one
@@ -28,6 +28,8 @@ MIX: tuple[tuple[float, Maker], ...] = (
     (0.03, lambda r, p: chat.draw(r)),
     (1.10, lambda r, p: ask_document(r, p, "en")),
     (0.60, lambda r, p: ask_document(r, p, "zh")),
+    (0.34, lambda r, p: ask_yes_no(r, p, "en")),
+    (0.20, lambda r, p: ask_yes_no(r, p, "zh")),
     (0.37, lambda r, p: ask_call(r, p, "en")),
     (0.21, lambda r, p: ask_call(r, p, "zh")),
     (0.04, lambda r, p: ask_two(r, p, "en")),
