@@ -16,6 +16,7 @@ from minicpm_core.index.page_files import PageFile, may_hold_pages
 from minicpm_core.index.page_models import DEMO_PAGE_EMBEDDINGS, PageEmbedder, PageReader, resolve_page_embedder
 from minicpm_core.index.pages import (
     HOW_TO_LOOK,
+    NO_TEXT_LAYER,
     THUMBNAILS,
     Look,
     can_be_looked_at,
@@ -28,6 +29,7 @@ from minicpm_core.index.readers import read_bytes
 
 OnPage = Callable[[str, int, int], None]
 """Takes the name of a file, which of its pages is looked at (from 1), and of how many."""
+GIVE_AGAIN = "pass it again as page_model=..."
 UNREAD = "unread"
 """Part of a file's record where pages could not be looked at: the next run tries again."""
 
@@ -203,7 +205,7 @@ class Looking:
         if self._embedder is not None:
             return json.dumps([float(value) for value in self._embedder.embed_images([page])[0]])
         if self._reader is None:
-            raise ValueError(f"the index was read by {self.name!r}; pass it again as page_model=...")
+            raise ValueError(f"the index was read by {self.name!r}; {GIVE_AGAIN}")
         return self._reader.read(page)
 
     def see(self, path: Path, source: str, data: bytes, digest: str) -> Seen:
@@ -216,7 +218,7 @@ class Looking:
         if not self.name:
             unread = unread_pages(data, looks)
             if not any(page.text.strip() for page in pages):
-                raise ValueError(_NO_TEXT if unread else "is empty")
+                raise ValueError(NO_TEXT_LAYER if unread else "is empty")
             shown = ", ".join(map(str, unread[:10])) + (" ..." if len(unread) > 10 else "")
             note = (
                 f"{source}: {len(unread)} pages without a text layer were not read ({shown}); {HOW_TO_LOOK.rstrip(',')}"
@@ -253,6 +255,3 @@ class Looking:
         for model in (self._embedder, self._reader):
             if callable(release := getattr(model, "release", None)):
                 release()
-
-
-_NO_TEXT = f"has no text layer; {HOW_TO_LOOK}, to have its pages looked at"
