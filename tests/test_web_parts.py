@@ -27,7 +27,7 @@ from minicpm_app.web.library import Library
 from minicpm_app.web.texts import TEXTS, choose_language, say
 from minicpm_app.web.uploads import Uploads
 from minicpm_core import load
-from minicpm_core.rag import Passage
+from minicpm_core.rag import Language, Passage
 from tests.toy import write_llama
 
 DOCUMENTS = Path(__file__).parents[1] / "examples" / "documents"
@@ -146,10 +146,10 @@ def test_uploads_go_on_after_a_restart_and_end_with_their_collection(library: Li
     begun, go_on = threading.Event(), threading.Event()
     add = library.add
 
-    def add_slowly(*given: Any) -> str:
+    def add_slowly(collection: Collection, file: Path, language: Language, on_progress: Any) -> str:
         begun.set()
         assert go_on.wait(60)
-        return add(*given)
+        return add(collection, file, language, on_progress)
 
     library.add = add_slowly  # type: ignore[method-assign]
     for n, place in enumerate((collection, other)):
