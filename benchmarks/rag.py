@@ -25,11 +25,11 @@ from benchmarks.tables import Bar, describe_machine, format_bars, format_table
 from minicpm_app.evaluate_rag import Measured, answer_rows, describe_threshold, measure, show
 from minicpm_core.index import Index, build_index
 from minicpm_core.rag import Passage, RagSettings
+from minicpm_core.rag_calibration import calibrate
 from minicpm_core.rag_evaluation import (
     Answered,
     Question,
     Retrieval,
-    calibrate,
     evaluate_answers,
     evaluate_search,
     read_questions,

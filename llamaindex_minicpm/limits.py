@@ -24,13 +24,14 @@ def plan_limits(
     None when the checkpoint is not on this machine, or when loading will refuse the arguments in `others`.
     """
     from minicpm_core.checkpoints import open_checkpoint
-    from minicpm_core.devices import choose_device, choose_dtype
-    from minicpm_core.memory import available_memory, plan_checkpoint
+    from minicpm_core.devices import available_memory, choose_device, choose_dtype
+    from minicpm_core.gguf import is_gguf
+    from minicpm_core.memory import checkpoint_needs
 
     name = None if any(others.values()) else _find_local(model, revision)
     if name is None:
         return None
-    if name.lower().endswith(".gguf"):
+    if is_gguf(name):
         from minicpm_core.gguf.engine import gguf_limits
 
         return gguf_limits(name, device, memory_limit, context_window, family)
@@ -38,8 +39,8 @@ def plan_limits(
     chosen = choose_device(device)
     width = float(choose_dtype(dtype, checkpoint, chosen).itemsize)
     limit = memory_limit if memory_limit is not None else available_memory(chosen)
-    plan = plan_checkpoint(checkpoint, quantization, context_window, limit, bytes_per_value=width, device=chosen)
-    return plan.context_window, checkpoint.family.sampling.max_new_tokens
+    needs = checkpoint_needs(checkpoint, quantization, limit, bytes_per_value=width, device=chosen)
+    return needs.plan(context_window).context_window, checkpoint.family.sampling.max_new_tokens
 
 
 def _find_local(model: str, revision: str | None) -> str | None:

@@ -11,7 +11,7 @@ from minicpm_app.ask import print_line
 def run(options: Namespace) -> int:
     """List the copies, or delete them and say how much was freed."""
     from minicpm_core.int4.cache import cache_folder, clear, entries
-    from minicpm_core.memory import gib
+    from minicpm_core.sizes import gib
 
     folder = str(cache_folder() or "off")
     if options.clear:

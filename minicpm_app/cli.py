@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate-rag": "measure how well an index is searched and questions over it are answered",
     "doctor": "show what is installed, the device, its memory, and which models fit",
 }
+_COPY = ", and --index is then this machine's copy of the records (default: in the cache)"
 EPILOG = "Errors are one line; the exit code is 2 for wrong usage, 1 for anything else that fails."
 
 
@@ -48,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     index = parsers["index"]
     index.add_argument("paths", nargs="+", metavar="PATH", help="files and folders: PDF, TXT, Markdown, HTML")
     index.add_argument("--index", metavar="DIR", help="folder of the index; made if it is not there")
-    _add_server_argument(index)
+    _add_server_argument(index, _COPY)
     _add_embeddings_argument(index)
     _add_page_arguments(index)
 
@@ -100,17 +101,17 @@ def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("documents")
     group.add_argument("--docs", nargs="+", metavar="PATH", help="files and folders; indexed when they have changed")
     group.add_argument("--index", metavar="DIR", help="folder of an index; with --docs, where to keep it")
-    _add_server_argument(group)
+    _add_server_argument(group, _COPY)
     _add_embeddings_argument(group)
     _add_page_arguments(group)
 
 
-def _add_server_argument(parser: argparse._ActionsContainer) -> None:
+def _add_server_argument(parser: argparse._ActionsContainer, copy: str = "") -> None:
     parser.add_argument(
         "--chroma-url",
         metavar="URL",
         help="a Chroma server that holds the index, and its name: http://localhost:8000/contracts; its token is taken "
-        "from $MINICPM_CHROMA_TOKEN, and --index is then this machine's copy of the records (default: in the cache)",
+        f"from $MINICPM_CHROMA_TOKEN{copy}",
     )
 
 
@@ -123,7 +124,7 @@ def _add_embeddings_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_page_arguments(parser: argparse._ActionsContainer) -> None:
+def _add_page_arguments(parser: argparse._ActionsContainer, reader: str = "that of the index") -> None:
     parser.add_argument(
         "--pages",
         choices=("text", "image", "auto"),
@@ -137,7 +138,9 @@ def _add_page_arguments(parser: argparse._ActionsContainer) -> None:
         "sentence-transformers (default: VisRAG-Ret)",
     )
     parser.add_argument(
-        "--page-model", metavar="NAME", help="vision model that reads pages without a text layer, with --pages text"
+        "--page-model",
+        metavar="NAME",
+        help=f"vision model that reads pages without a text layer, with --pages text (default: {reader})",
     )
 
 
@@ -157,7 +160,9 @@ def _add_model_arguments(parser: argparse.ArgumentParser, default: str = "$MINIC
 
 def _add_web_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="where collections are kept (default: in the cache folder)")
+    _add_server_argument(parser, ", and it is a collection of the page then")
     _add_embeddings_argument(parser)
+    _add_page_arguments(parser, "what --model is, where it sees")
     parser.add_argument("--open", action="store_true", help="open the page in the browser of this machine")
     server = parser.add_argument_group("server")
     server.add_argument(
@@ -199,7 +204,10 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate_rag_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("index", metavar="INDEX", help="folder of an index")
+    parser.add_argument(
+        "index", nargs="?", metavar="INDEX", help="folder of an index; with --chroma-url, of this machine's records"
+    )
+    _add_server_argument(parser)
     parser.add_argument(
         "--questions",
         metavar="FILE",

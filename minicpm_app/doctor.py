@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from minicpm_app.ask import print_line
 
 if TYPE_CHECKING:
-    from minicpm_core.memory import MemoryPlan
+    from minicpm_core.memory_plan import MemoryPlan
 
 PACKAGES = {
     "torch": "",
@@ -47,9 +47,9 @@ _PARTS = {
 
 def run(options: Namespace) -> int:
     """Print the facts, as a table or as JSON."""
-    from minicpm_core.devices import choose_device
+    from minicpm_core.devices import available_memory, choose_device
     from minicpm_core.int4.cache import cache_folder, entries
-    from minicpm_core.memory import available_memory, parse_bytes
+    from minicpm_core.sizes import parse_bytes
 
     if options.index:
         if options.model or options.memory or options.context_window:
@@ -82,7 +82,8 @@ def run(options: Namespace) -> int:
 
 
 def _model(options: Namespace, memory: int) -> dict[str, Any]:
-    from minicpm_core.memory import is_gguf, plan, read_needs
+    from minicpm_core.gguf import is_gguf
+    from minicpm_core.memory import plan, read_needs
 
     if is_gguf(options.model):
         make = partial(plan, options.model, quantization=options.quantization, memory_limit=memory)
@@ -132,7 +133,7 @@ def _version(name: str) -> str | None:
 
 
 def _print_model(row: dict[str, Any], facts: dict[str, Any], *, planned: bool) -> None:
-    from minicpm_core.memory import gib
+    from minicpm_core.sizes import gib
 
     sizes, memory = row["bytes"], facts["memory"]
     print_line(f"{row['model']}, weights in {_kind(row)}, on {facts['device']}\n")
@@ -159,7 +160,7 @@ def _print_model(row: dict[str, Any], facts: dict[str, Any], *, planned: bool) -
 
 
 def _print(facts: dict[str, Any], *, planned: bool) -> None:
-    from minicpm_core.memory import gib
+    from minicpm_core.sizes import gib
 
     print_line(f"Python {facts['python']}")
     for name, number in facts["packages"].items():

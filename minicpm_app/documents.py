@@ -97,8 +97,10 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
 
 def describe_progress(progress: Progress) -> str:
-    """Return such as "12.5 passages/s, 3:20 left, lease.pdf"."""
+    """Return such as "12.5 passages/s, 3:20 left, lease.pdf", or "page 3 of 12, scan.pdf" while pages are looked at."""
     parts = [f"{progress.rate:.1f} passages/s"] if progress.chunks else []
+    if progress.pages:
+        parts.append(f"page {progress.page} of {progress.pages}")
     if progress.remaining is not None:
         minutes, seconds = divmod(round(progress.remaining), 60)
         hours, minutes = divmod(minutes, 60)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from minicpm_core.index import Index
     from minicpm_core.index.reranking import Reranker
     from minicpm_core.rag import RagSettings
-    from minicpm_core.rag_evaluation import Answered, AnswerFigures, Question, Retrieval, Threshold
+    from minicpm_core.rag_calibration import Threshold
+    from minicpm_core.rag_evaluation import Answered, AnswerFigures, Question, Retrieval
 
 COUNT = 20
 """Questions that are written where none are given."""
@@ -49,10 +50,13 @@ def run(options: Namespace) -> int:
         raise UsageError(f"--count {options.count}: accepted are numbers from 1 on")
     if options.count is not None and options.questions:
         raise UsageError("--count says how many questions the model writes; leave it out with --questions")
+    if not options.index and not options.chroma_url:
+        raise UsageError("say which index is measured: its folder, or --chroma-url URL")
     questions = read_questions(options.questions) if options.questions else []
     began = time.perf_counter()
     unusable = 0
-    with Index.open(options.index, options.embeddings) as index, tqdm(disable=None, leave=False) as bar:
+    place = {"persist_directory": options.index, "chroma_url": options.chroma_url}
+    with Index.open(embeddings=options.embeddings, **place) as index, tqdm(disable=None, leave=False) as bar:
         check_sources(questions, index.sources(), options.questions)
         chat = make_chat_model(options)
         engine = chat.load_engine()
@@ -107,7 +111,8 @@ def measure(
     """
     from langchain_minicpm import create_rag_chain
     from minicpm_core.index.reranking import resolve_reranker
-    from minicpm_core.rag_evaluation import calibrate, cross_calibrate, evaluate_answers
+    from minicpm_core.rag_calibration import calibrate, cross_calibrate
+    from minicpm_core.rag_evaluation import evaluate_answers
 
     searches = compare_searches(index, resolve_reranker(chat) if reranked else None, questions, on_step)
     answers = ask_all(create_rag_chain(chat, index), questions, on_step)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from minicpm_core.engine import Engine
     from minicpm_core.int4.export import quantize
     from minicpm_core.loading import load
-    from minicpm_core.memory import MemoryPlan, plan
+    from minicpm_core.memory import plan
+    from minicpm_core.memory_plan import MemoryPlan
     from minicpm_core.ocr import BadBox, TextBox, TextBoxWarning, draw_boxes, merge_lines, parse_boxes, read_text
     from minicpm_core.registry import close_all, shared_engine
     from minicpm_core.retrieval_models import EmbeddingModel, RerankerModel
@@ -69,7 +70,7 @@ _HOMES = {
     "convert": "copies",
     "Engine": "engine",
     "load": "loading",
-    "MemoryPlan": "memory",
+    "MemoryPlan": "memory_plan",
     "plan": "memory",
     "quantize": "int4.export",
     "BadBox": "ocr",

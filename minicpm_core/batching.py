@@ -8,7 +8,7 @@ from typing import Any
 
 from minicpm_core.answers import Answer
 from minicpm_core.batch_caches import open_cache
-from minicpm_core.memory import PREFILL_CHUNK
+from minicpm_core.memory_plan import PREFILL_CHUNK
 from minicpm_core.types import Chunk
 
 

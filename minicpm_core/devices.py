@@ -1,7 +1,11 @@
-"""Where a model runs, and in which number format."""
+"""Where a model runs, in which number format, and the memory there is."""
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 from minicpm_core.checkpoints import Checkpoint
@@ -34,6 +38,40 @@ def choose_dtype(dtype: str, checkpoint: Checkpoint, device: str) -> Any:
     if dtype == "auto" and device == "cpu" and (small or name == "float16"):
         return torch.float32 if small else torch.bfloat16
     return names[name]
+
+
+def available_memory(device: str) -> int:
+    """Return the bytes that are free now on `device` ("cpu" or "cuda...")."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        match = re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())
+        if match:
+            return int(match[1]) * 1024
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 8 * 2**30
+
+
+def peak_memory(device: Any) -> int | None:
+    """Return the most bytes that this process has held at once, on CUDA those allocated there; None if unknown."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    try:  # not ru_maxrss, which starts with that of the parent
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def limit_allocator(device: str, size: int) -> None:

@@ -22,7 +22,7 @@ from minicpm_core.families import Family
 from minicpm_core.generation import generate_chunks
 from minicpm_core.guidance import GrammarTokenizer
 from minicpm_core.handover import Stop
-from minicpm_core.memory import MemoryPlan
+from minicpm_core.memory_plan import MemoryPlan
 from minicpm_core.messages import check_messages
 from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.plans import AnswerPlan, Grammar, plan_answer

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from minicpm_core.errors import OutOfMemoryError
-from minicpm_core.memory import MemoryPlan, gib
+from minicpm_core.memory_plan import MemoryPlan
+from minicpm_core.sizes import gib
 
 if TYPE_CHECKING:
     from minicpm_core.answers import Request

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from minicpm_core.answers import Answer
-from minicpm_core.memory import PREFILL_CHUNK
+from minicpm_core.memory_plan import PREFILL_CHUNK
 from minicpm_core.prefix import Prefixes, shared
 from minicpm_core.speculation import Lookup
 from minicpm_core.types import Chunk

@@ -10,10 +10,13 @@ from pathlib import Path
 from minicpm_core.adapters import attach as attach_adapters
 from minicpm_core.adapters import find_adapters, find_beside
 from minicpm_core.checkpoints import load_tokenizer, load_weights, open_checkpoint
-from minicpm_core.devices import choose_device, choose_dtype, limit_allocator
+from minicpm_core.devices import available_memory, choose_device, choose_dtype, limit_allocator
 from minicpm_core.engine import Engine
-from minicpm_core.memory import available_memory, checkpoint_needs, parse_bytes, refuse_if_too_large
+from minicpm_core.gguf import is_gguf
+from minicpm_core.memory import checkpoint_needs
+from minicpm_core.memory_plan import refuse_if_too_large
 from minicpm_core.quantization import bitsandbytes_config
+from minicpm_core.sizes import parse_bytes
 from minicpm_core.threads import fit_threads, keep_freed_memory
 
 
@@ -76,7 +79,7 @@ def load(
         raise ValueError(f"max_waiting is {max_waiting!r}; accepted: 0 (nobody waits) or more")
     if api_key:
         raise ValueError("api_key goes with base_url; without a server to ask, leave it out")
-    if str(model).lower().endswith(".gguf"):
+    if is_gguf(model):
         from minicpm_core.gguf.engine import load_gguf
 
         engine: Engine = load_gguf(

@@ -54,7 +54,7 @@ class EngineSeat:
     """
 
     def __init__(self, load: Callable[[], Engine], index: Index | None, limit: int | str | None, *, own: bool) -> None:
-        from minicpm_core.memory import parse_bytes
+        from minicpm_core.sizes import parse_bytes
 
         self._load, self._index, self._own = load, index, own
         self._limit = None if limit is None else parse_bytes(limit)

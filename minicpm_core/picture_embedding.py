@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicpm_core.checkpoints import open_checkpoint
-from minicpm_core.devices import choose_device, choose_dtype
-from minicpm_core.memory import available_memory, plan_checkpoint, refuse_if_too_large
+from minicpm_core.devices import available_memory, choose_device, choose_dtype
+from minicpm_core.memory import checkpoint_needs
+from minicpm_core.memory_plan import refuse_if_too_large
 from minicpm_core.retrieval_families import PICTURE_EMBEDDERS, find_retrieval
 from minicpm_core.retrieval_models import EmbeddingModel, weighted_mean
 from minicpm_core.vision.minicpmv import LLM, load_pictures, read_scale
@@ -54,8 +55,8 @@ class PictureEmbeddingModel(EmbeddingModel):
         chosen = choose_device(device)
         size = float(choose_dtype(dtype, self._whole, chosen).itemsize)
         limit = memory_limit if memory_limit is not None else available_memory(chosen)
-        plan = plan_checkpoint(self._whole, None, None, limit, bytes_per_value=size, device=chosen)
-        refuse_if_too_large(plan, str(model))
+        needs = checkpoint_needs(self._whole, None, limit, bytes_per_value=size, device=chosen)
+        refuse_if_too_large(needs.plan(None), str(model))
         super().__init__(model, dtype=dtype, device=device, memory_limit=memory_limit, revision=revision)
         self.memory_bytes = sum(file.stat().st_size for file in self._whole.weight_files)
 

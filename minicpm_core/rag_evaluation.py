@@ -1,4 +1,4 @@
-"""How well an index is searched and questions over it are answered: questions, figures, and a calibrated threshold."""
+"""How well an index is searched and questions over it are answered: questions and figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from minicpm_core.citations import CITATION, find_citations
@@ -17,9 +17,6 @@ Search = Callable[[str, int], Sequence[Passage]]
 """Returns the best passages for a question, at most so many, best first."""
 DEPTH = 10
 """Passages that are looked at for the rank of the right one."""
-MOST_FALSE = 0.05
-"""Share of the answerable questions that a threshold may refuse."""
-_COVERAGES = [step / 20 for step in range(21)]
 
 
 @dataclass(frozen=True)
@@ -112,20 +109,6 @@ class AnswerFigures:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """`RagSettings.min_similarity` and `min_coverage`, and what they do to the questions they were chosen on."""
-
-    min_similarity: float
-    min_coverage: float
-    refused: tuple[int, int]
-    false_refusals: tuple[int, int]
-
-    def apply(self, settings: RagSettings) -> RagSettings:
-        """Return the settings with this threshold."""
-        return replace(settings, min_similarity=self.min_similarity, min_coverage=self.min_coverage)
-
-
 def read_questions(file: str | Path) -> list[Question]:
     """Return the questions of a JSONL file: one object a line, with the fields of `Question`.
 
@@ -193,61 +176,6 @@ def evaluate_answers(answers: Sequence[Answered], settings: RagSettings) -> Answ
     )
 
 
-def calibrate(found: Sequence[tuple[Question, Sequence[Passage]]], most_false: float = MOST_FALSE) -> Threshold | None:
-    """Return the threshold that refuses most unanswerable questions and few answerable ones; None where none refuses.
-
-    For each `min_coverage` in steps of 0.05 the highest `min_similarity` is taken that stays within `most_false`.
-
-    Args:
-        found: questions of both kinds, and the passages that the pipeline shows for each.
-        most_false: share of the answerable questions that may be refused, 0 to 1.
-
-    Raises:
-        ValueError: there are no questions of one kind.
-    """
-    points = [(question.source is not None, *_nearest(passages)) for question, passages in found if passages]
-    answerable = sum(wanted for wanted, _, _ in points)
-    if not 0 < answerable < len(points):
-        raise ValueError("a threshold needs questions that the documents answer and questions that they do not")
-    best: Threshold | None = None
-    for least in _COVERAGES:
-        wanted = sorted(similarity for is_wanted, similarity, covered in points if is_wanted and covered < least)
-        others = sorted(similarity for is_wanted, similarity, covered in points if not is_wanted and covered < least)
-        allowed = math.floor(most_false * answerable)
-        highest = wanted[allowed] if len(wanted) > allowed else (others[-1] if others else -1.0) + 0.001
-        limit = math.floor(min(highest, 1.0) * 1000) / 1000
-        refused, false = sum(one < limit for one in others), sum(one < limit for one in wanted)
-        if refused and (best is None or (refused, -false) > (best.refused[0], -best.false_refusals[0])):
-            best = Threshold(limit, least, (refused, len(points) - answerable), (false, answerable))
-    return best
-
-
-def cross_calibrate(
-    answers: Sequence[Answered], settings: RagSettings, most_false: float = MOST_FALSE
-) -> list[Answered]:
-    """Return the answers as a calibrated threshold would have let them pass: refusals where it refuses.
-
-    The threshold of each half (every second question of a kind) is calibrated on the other half, so that the figures
-    are those of questions that it was not chosen on.
-
-    Raises:
-        ValueError: there are fewer than two questions of one kind.
-    """
-    kinds = [[given for given in answers if (given.question.source is None) is kind] for kind in (True, False)]
-    halves = [[given for kind in kinds for given in kind[start::2]] for start in (0, 1)]
-    passed: list[Answered] = []
-    for half, other in (halves, halves[::-1]):
-        threshold = calibrate([(given.question, given.passages) for given in other], most_false)
-        chosen = threshold.apply(settings) if threshold else settings
-        passed += [
-            replace(given, answer=settings.refusals[given.question.language])
-            if is_out_of_scope(given.passages, chosen)
-            else given
-            for given in half
-        ]
-    return passed
-
-
 def _read(line: str, place: str) -> Question:
     names = [field.name for field in fields(Question)]
     try:
@@ -271,12 +199,6 @@ def _read(line: str, place: str) -> Question:
 
 def _is_refused(given: Answered, settings: RagSettings) -> bool:
     return is_refusal(given.answer, settings) or is_out_of_scope(given.passages, settings)
-
-
-def _nearest(passages: Sequence[Passage]) -> tuple[float, float]:
-    """Return what `is_out_of_scope` compares: the best similarity and the best coverage."""
-    similarity = max((p.similarity for p in passages if p.similarity is not None), default=0.0)
-    return similarity, max(p.coverage for p in passages)
 
 
 def _numbers(answer: str) -> list[int]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from minicpm_core.checkpoints import Checkpoint, load_tokenizer, load_weights, open_checkpoint
 from minicpm_core.control_tokens import ControlTokens
-from minicpm_core.devices import choose_device, choose_dtype
-from minicpm_core.memory import available_memory, plan_checkpoint, refuse_if_too_large
+from minicpm_core.devices import available_memory, choose_device, choose_dtype
+from minicpm_core.memory import checkpoint_needs
+from minicpm_core.memory_plan import refuse_if_too_large
 from minicpm_core.quantization import bitsandbytes_config
 from minicpm_core.retrieval_families import EMBEDDERS, RERANKERS, Retrieval, find_retrieval
 from minicpm_core.weights import Tensors, open_tensors
@@ -49,9 +50,8 @@ class _Body:
         longest = self._checkpoint.family.translate(self._checkpoint.config).max_position_embeddings
         self.max_tokens = min(self._row.max_tokens, longest)
         limit = memory_limit if memory_limit is not None else available_memory(chosen)
-        memory = plan_checkpoint(
-            self._checkpoint, quantization, self.max_tokens, limit, bytes_per_value=size, device=chosen
-        )
+        needs = checkpoint_needs(self._checkpoint, quantization, limit, bytes_per_value=size, device=chosen)
+        memory = needs.plan(self.max_tokens)
         refuse_if_too_large(memory, self.name)
         quantized = memory.quantization and bitsandbytes_config(memory.quantization, compute_dtype=torch_dtype)
         self._tokenizer = load_tokenizer(self._checkpoint)

@@ -12,6 +12,7 @@ from minicpm_core.checkpoints import Checkpoint
 from minicpm_core.files import read_header
 from minicpm_core.int4.layout import ROWS
 from minicpm_core.int4.nf4 import BLOCK, NESTED_BLOCK
+from minicpm_core.published import PublishedModel
 from minicpm_core.quantization import UNQUANTIZED
 from minicpm_core.weights import StoredTensor
 
@@ -121,6 +122,16 @@ def count_weights(checkpoint: Checkpoint, config: Any, form: Form) -> WeightByte
     tensors = dict(arrange(_unpacked(stored)))
     viewing = {name: t for name, t in _unpacked(stored).items() if name.startswith(_VIEWING)} if family.vision else {}
     return _count(tensors, viewing, config, form)
+
+
+def count_published(model: PublishedModel, form: Form) -> WeightBytes:
+    """Return the bytes of a published model's weights."""
+    tables = form.table(model.vocab_size, model.hidden_size, is_head=True)
+    if not model.tie_word_embeddings:
+        tables += form.table(model.vocab_size, model.hidden_size, is_head=False)
+    matrices = model.matrices
+    linears = model.num_hidden_layers * sum(form.linear(rows, columns) for rows, columns in matrices)
+    return WeightBytes(linears, tables, form.plain(model.norm_weights), max(r * c for r, c in matrices))
 
 
 def _count(tensors: Mapping[str, Any], viewing: Mapping[str, Any], config: Any, form: Form) -> WeightBytes:

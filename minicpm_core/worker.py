@@ -7,6 +7,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
@@ -14,7 +15,7 @@ from contextlib import aclosing
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from minicpm_core.errors import QueueFullError
+from minicpm_core.errors import OutOfMemoryError, QueueFullError
 from minicpm_core.handover import END, Failure, Stop, areceive, receive
 from minicpm_core.threads import release_team
 
@@ -24,6 +25,8 @@ Produce = Callable[[threading.Event], Iterator[T]]
 
 MAX_WAITING = 128
 """Requests that may wait for their turn; what comes beyond that is refused at once."""
+_LOST = "nor to tell where. The engine goes on; load it with a lower memory_limit, or ask for less at once"
+_PAUSE = 0.05
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
@@ -34,6 +37,8 @@ class _Job:
         self.deliver = deliver
         self.stop = stop
         self.closed_text = f"the engine of {name} was closed before the answer was complete"
+        # Made while there is memory, for when there is none to tell what happened.
+        self.lost = Failure(OutOfMemoryError(f"the memory did not suffice for an answer of {name}; {_LOST}"))
 
     def run(self) -> Any:
         """Deliver the items; return what ends them."""
@@ -49,6 +54,22 @@ class _Job:
             return Failure(error)
         finally:
             release_team()
+
+    def end(self, *, closed: bool) -> Any:
+        """Run unless it has to end already; return what ends the items, whatever fails on the way."""
+        try:
+            return self.cut() if closed or self.stop.is_set() else self.run()
+        except BaseException:  # no memory for the error's own objects: a thread that ended here would never answer
+            return self.lost
+
+    def tell(self, end: Any) -> None:
+        """Deliver what ends the items: the caller waits for it, for ever where nothing comes."""
+        while not self.stop.is_set() or end is not self.lost:
+            try:
+                return self.deliver(end)
+            except MemoryError:
+                end = self.lost
+                time.sleep(_PAUSE)
 
     def cut(self) -> Failure:
         """Return why the answer is not whole."""
@@ -159,14 +180,18 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._jobs and not self._closed:
-                    self._changed.wait()
+                try:
+                    while not self._jobs and not self._closed:
+                        self._changed.wait()
+                except MemoryError:  # of its lock's; told here, since a thread that is about to end is still alive
+                    self._thread = None
+                    return
                 if not self._jobs:
                     return
                 job = self._running = self._jobs.popleft()
-            end = job.cut() if self._closed or job.stop.is_set() else job.run()
+            end = job.end(closed=self._closed)
             self._running = None  # before the caller is told, who may ask again at once
-            job.deliver(end)
+            job.tell(end)
             del job, end
 
 

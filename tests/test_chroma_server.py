@@ -303,5 +303,13 @@ def test_both_frameworks_and_the_command(
     assert main(["ask", question, "--docs", str(folder), "--chroma-url", url, "--model", "demo", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert [(c["n"], c["source"]) for c in answer["citations"]] == [(1, "lease.txt")]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"question": question, "source": "lease.txt", "answer": "Clara"}), encoding="utf-8")
+    given = ["--questions", str(questions), "--model", "demo", "--json"]
+    assert main(["evaluate-rag", "--chroma-url", url, *given]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["search"]["hybrid"]["hit@1"], found["answers"]["right"]) == (1.0, [1, 1])
+    assert main(["evaluate-rag", *given]) == 2
+    assert "its folder, or --chroma-url URL" in capsys.readouterr().err
     assert main(["index", str(folder)]) == 2
     assert "--index DIR or --chroma-url URL" in capsys.readouterr().err

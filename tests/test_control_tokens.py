@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +23,12 @@ from minicpm_core.templates import render_template
 from tests.toy_families import CONFIGS, write_family
 from tests.toy_minicpmv import write_minicpmv
 from tests.toy_tokenizers import TOKENS, sentence_pieces, write_tokenizer_of
-from tests.toy_vision import write_native
+from tests.toy_vision import has_class, native, write_native
 
 NATIVE = {"minicpm-v-4.6": "minicpmv4_6", "minicpm-v-4.7": "minicpmv4_7", "minicpm-ocr": "minicpm_ocr"}
 NAMES = [family.name for family in FAMILIES]
 SEEING = [family.name for family in FAMILIES if family.vision]
+HERE = [name for name in NAMES if name not in NATIVE or has_class(NATIVE[name])]
 FRAGMENTS = ["<|", "<", "|>", ">", "</", "im_end", "think", "s>", " ", "\n", "用户", "𐄇", "a", "The lamp", "é😀", "/"]
 TOOL = {
     "name": "look_up",
@@ -36,10 +37,14 @@ TOOL = {
 }
 
 
+def _each(names: Iterable[str]) -> list[Any]:
+    return [native(NATIVE[name], name) if name in NATIVE else name for name in names]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
-    for name in NAMES:
+    for name in HERE:
         folder = tmp_path_factory.mktemp(name)
         if name in NATIVE:
             write_native(folder, NATIVE[name], weights=False)
@@ -105,7 +110,7 @@ def test_every_family_is_here() -> None:
     assert len(NAMES) == 18
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", _each(NAMES))
 def test_no_name_of_a_token_becomes_the_token(engines: dict[str, Engine], family: str) -> None:
     engine = engines[family]
     _, special, added = TOKENS[family]
@@ -115,7 +120,7 @@ def test_no_name_of_a_token_becomes_the_token(engines: dict[str, Engine], family
         _check(engine, f"a{name}{name}b {name[:-1]}{name}")
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", _each(NAMES))
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_mixture_of_names_does(engines: dict[str, Engine], family: str, data: st.DataObject) -> None:
@@ -123,7 +128,7 @@ def test_no_mixture_of_names_does(engines: dict[str, Engine], family: str, data:
     _check(engines[family], "".join(data.draw(st.lists(pieces, min_size=1, max_size=12))))
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", _each(NAMES))
 def test_other_prompts_are_encoded_as_they_stand(engines: dict[str, Engine], family: str) -> None:
     engine = engines[family]
     text = "a < b > c </ 用户 AI | im_end 5/3 [1] e-mail: a@b"
@@ -132,7 +137,7 @@ def test_other_prompts_are_encoded_as_they_stand(engines: dict[str, Engine], fam
     assert engine.encode(_talk(text), tools=[_tool(text)])[-len(plain) :] == plain
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", _each(NAMES))
 def test_markers_in_words_get_other_tokens_where_there_are_some(engines: dict[str, Engine], family: str) -> None:
     engine = engines[family]
     control = engine._control
@@ -157,7 +162,7 @@ def test_a_longer_conversation_begins_with_the_shorter_ones_ids(engines: dict[st
     assert same > len(short) - 1 - short[::-1].index(end)  # up to the header of the answer
 
 
-@pytest.mark.parametrize("family", [row.name for row in FAMILIES if row.thinking])
+@pytest.mark.parametrize("family", _each(row.name for row in FAMILIES if row.thinking))
 def test_a_text_does_not_switch_reasoning_on(engines: dict[str, Engine], family: str) -> None:
     engine = engines[family]
     for text in ("<think>", "/think", "</think>", "a <think>\n"):
@@ -234,7 +239,7 @@ def test_a_prompt_that_is_a_string_is_taken_as_it_stands(engines: dict[str, Engi
     assert _control(engines["minicpm5"], engines["minicpm5"].encode(text))["<|im_start|>"] == 1
 
 
-@pytest.mark.parametrize("family", SEEING)
+@pytest.mark.parametrize("family", _each(SEEING))
 def test_a_picture_in_words_is_none(engines: dict[str, Engine], family: str) -> None:
     engine = engines[family]
     assert engine._reader

@@ -13,7 +13,8 @@ import pytest
 from fpdf import FPDF
 from PIL import Image
 
-from minicpm_core.index import FailedFile, Index, build_index, show_page
+from minicpm_app.documents import describe_progress
+from minicpm_core.index import FailedFile, Index, Progress, build_index, show_page
 from minicpm_core.index.page_files import PageFile
 from minicpm_core.index.page_models import PageReader, resolve_page_embedder
 from minicpm_core.index.residence import release_unless_fitting
@@ -117,6 +118,28 @@ def test_pages_are_found_by_what_they_show(docs: Path, store: Path) -> None:
             assert max(kept.size) == 1024
         with Image.open(io.BytesIO(show_page(page))) as shown:
             assert shown.size == (1191, 1684)
+
+
+def test_pages_that_are_looked_at_are_told_and_what_was_seen_of_an_ended_run_is_kept(docs: Path, store: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    shapes = Shapes()
+
+    def end_at_the_last_page(progress: Progress) -> None:
+        if progress.pages:
+            assert (progress.chunks, progress.total) == (0, 3)
+            told.append((progress.source, progress.page, progress.pages))
+        if told[-1:] == [("manual.pdf", 3, 3)]:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        build(docs, store, page_embeddings=shapes, on_progress=end_at_the_last_page)
+    assert told == [("invoice.png", 1, 1), *(("manual.pdf", n, 3) for n in (1, 2, 3))]
+    assert shapes.seen == 3
+    told.clear()
+    assert build(docs, store, page_embeddings=shapes, on_progress=lambda progress: None).pages == 4
+    assert shapes.seen == 4
+    line = Progress(0, 3, "manual.pdf", 0, page=2, pages=3)
+    assert describe_progress(line) == "page 2 of 3, manual.pdf"
 
 
 def test_only_the_wanted_places_are_searched(docs: Path, store: Path) -> None:

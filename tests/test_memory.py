@@ -13,8 +13,10 @@ import torch
 import minicpm_core
 from minicpm_core import Sampling
 from minicpm_core.devices import limit_allocator
-from minicpm_core.memory import RUNTIME_BYTES, parse_bytes, plan, plan_published, read_needs
+from minicpm_core.memory import plan, plan_published, read_needs
+from minicpm_core.memory_plan import RUNTIME_BYTES
 from minicpm_core.published import PUBLISHED
+from minicpm_core.sizes import parse_bytes
 from tests.recording import recorded_passes
 from tests.toy import write_llama
 

@@ -12,7 +12,7 @@ import pytest
 import minicpm_core
 from minicpm_core.memory import plan
 from tests.toy_families import CONFIGS, write_family
-from tests.toy_vision import write_native
+from tests.toy_vision import native, write_native
 
 pytest.importorskip("bitsandbytes")
 
@@ -110,7 +110,7 @@ def test_other_methods_are_refused_with_what_works(stored: Any, sentence: str, t
         minicpm_core.load(folder)
 
 
-@pytest.mark.parametrize("name", ["minicpmv4_6", "minicpm_ocr"])
+@pytest.mark.parametrize("name", ["minicpmv4_6", native("minicpm_ocr")])
 @pytest.mark.parametrize("quantization", ["int4", "int8"])
 def test_what_sees_stays_as_it_is(name: str, quantization: str, tmp_path: Path) -> None:
     import torch

@@ -15,11 +15,10 @@ from minicpm_app.evaluate_rag import lay_out, show
 from minicpm_app.rag_questions import UNRELATED, read_question, write_questions
 from minicpm_core.index import Index, build_index
 from minicpm_core.rag import REFUSALS, Passage, RagSettings
+from minicpm_core.rag_calibration import calibrate, cross_calibrate
 from minicpm_core.rag_evaluation import (
     Answered,
     Question,
-    calibrate,
-    cross_calibrate,
     evaluate_answers,
     evaluate_search,
     read_questions,

@@ -59,6 +59,13 @@ import gradio
 with gradio.Blocks(analytics_enabled=False) as blocks:
     gradio.Markdown("x")
 """
+SENDERS = """
+import threading
+senders = sorted({name.partition(".")[0] for name in sys.modules} & {"posthog", "segment", "sentry_sdk"})
+assert not senders, f"loaded: {senders}"
+threads = [thread for thread in threading.enumerate() if "posthog" in type(thread).__module__]
+assert not threads, f"running: {threads}"
+"""
 COMMAND = """
 from minicpm_app.cli import main
 folder = sys.argv[1]
@@ -81,7 +88,7 @@ def _run(code: str, folder: Path) -> list[list[str]]:
 
 
 def test_an_index_is_built_and_asked_without_an_attempt(tmp_path: Path) -> None:
-    assert _run(TALK + COMMAND, tmp_path) == []
+    assert _run(TALK + COMMAND + SENDERS, tmp_path) == []
 
 
 def test_the_page_is_made_without_an_attempt(tmp_path: Path) -> None:

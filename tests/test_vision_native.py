@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -14,12 +15,12 @@ from PIL import Image
 from minicpm_core import Engine, Sampling, load
 from minicpm_core.vision.prompt import Pictures
 from tests.recording import generate_ids
-from tests.toy_vision import CLASSES, TOKENS, write_native
+from tests.toy_vision import CLASSES, TOKENS, native, write_native
 
 GREEDY = Sampling(temperature=0, max_new_tokens=12)
 
 
-@pytest.fixture(scope="module", params=sorted(CLASSES))
+@pytest.fixture(scope="module", params=[native(kind) for kind in sorted(CLASSES)])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = write_native(tmp_path_factory.mktemp(request.param), request.param)
     return load(folder, dtype="float32", device="cpu")
@@ -64,13 +65,23 @@ def generate_natively(engine: Engine, prompt_ids: tuple[int, ...], processed: di
 SIZES = [[(700, 1000)], [(90, 60)], [(1, 1)], [(300, 40), (40, 300)], [(112, 112), (500, 500)]]
 
 
+def _assert_same_pixels(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Compare pixels, -1 to 1; before Pillow 13 the processor's, which it resizes, may be one or two of 255 off."""
+    apart = np.abs(ours - theirs)
+    if int(PIL.__version__.split(".")[0]) >= 13:
+        assert apart.max() <= 1e-6
+    else:
+        assert apart.max() <= 2 / 127.5 + 1e-6
+        assert (apart > 1e-6).mean() < 0.02
+
+
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_pixels_are_those_of_the_image_processor(engine: Engine, sizes: list[tuple[int, int]]) -> None:
     images = [picture(*size, seed) for seed, size in enumerate(sizes)]
     request = engine.prepare(ask(*images, "What is it?"))
     processed = process(engine, images)
     strips = np.concatenate([engine.model._strip(view) for view in request.pictures.views], axis=-1)
-    np.testing.assert_allclose(strips, processed["pixel_values"][0].numpy(), rtol=0, atol=1e-6)
+    _assert_same_pixels(strips, processed["pixel_values"][0].numpy())
     grids = [[view.shape[0] // 14, view.shape[1] // 14] for view in request.pictures.views]
     assert grids == processed["target_sizes"].tolist()
     divisor = 4 if engine.model.model.config.downsample_mode == "4x" else 16
@@ -149,8 +160,9 @@ def test_features_do_not_depend_on_other_pictures(engine: Engine) -> None:
         torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
 
 
-def test_ocr_may_leave_small_pictures_small(tmp_path: Path) -> None:
-    never = load(write_native(tmp_path / "never", "minicpm_ocr", small_image_upsize="never"), device="cpu")
-    always = load(write_native(tmp_path / "always", "minicpm_ocr", small_image_upsize="always"), device="cpu")
+@pytest.mark.parametrize("kind", [native("minicpm_ocr")])
+def test_ocr_may_leave_small_pictures_small(kind: str, tmp_path: Path) -> None:
+    never = load(write_native(tmp_path / "never", kind, small_image_upsize="never"), device="cpu")
+    always = load(write_native(tmp_path / "always", kind, small_image_upsize="always"), device="cpu")
     assert [v.shape for v in never.prepare(ask(picture(60, 30))).pictures.views] == [(28, 56, 3)]
     assert [v.shape for v in always.prepare(ask(picture(60, 30))).pictures.views] == [(84, 168, 3)]

@@ -13,6 +13,7 @@ from PIL import Image
 from minicpm_core import Engine, PictureSettings, Sampling, load
 from tests.toy import write_llama
 from tests.toy_minicpmv import QUERIES, VERSIONS, write_minicpmv
+from tests.toy_vision import native as parameter
 from tests.toy_vision import write_native
 
 GREEDY = Sampling(temperature=0, max_new_tokens=6)
@@ -30,7 +31,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
     return {v: load(write_minicpmv(folder / v, v), dtype="float32", device="cpu") for v in VERSIONS}
 
 
-@pytest.fixture(scope="module", params=["minicpmv4_6", "minicpmv4_7", "minicpm_ocr"])
+@pytest.fixture(scope="module", params=["minicpmv4_6", "minicpmv4_7", parameter("minicpm_ocr")])
 def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return load(write_native(tmp_path_factory.mktemp("native"), request.param), dtype="float32", device="cpu")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
 import time
@@ -16,16 +17,17 @@ import pytest
 
 from langchain_minicpm import ChatMiniCPM
 from minicpm_app.cli import main
+from minicpm_app.web.collection import Collection, Limits
 from minicpm_app.web.conversation import MOST_CONVERSATIONS, Conversations, Turn
 from minicpm_app.web.drawing import FileState, draw_files, draw_turn
 from minicpm_app.web.events import Desk, Refused
 from minicpm_app.web.guard import Policy, check_login, choose_password, is_local
-from minicpm_app.web.highlights import PageText, draw_pdf_page, find, is_unchanged, mark_text
-from minicpm_app.web.library import Collection, Library, Limits
+from minicpm_app.web.highlights import PageText, draw_page, find, is_unchanged, mark_text
+from minicpm_app.web.library import Library
 from minicpm_app.web.texts import TEXTS, choose_language, say
 from minicpm_app.web.uploads import Uploads
 from minicpm_core import load
-from minicpm_core.rag import Passage
+from minicpm_core.rag import Language, Passage
 from tests.toy import write_llama
 
 DOCUMENTS = Path(__file__).parents[1] / "examples" / "documents"
@@ -144,10 +146,10 @@ def test_uploads_go_on_after_a_restart_and_end_with_their_collection(library: Li
     begun, go_on = threading.Event(), threading.Event()
     add = library.add
 
-    def add_slowly(collection: Collection, file: Path, on_progress: Any) -> None:
+    def add_slowly(collection: Collection, file: Path, language: Language, on_progress: Any) -> str:
         begun.set()
         assert go_on.wait(60)
-        add(collection, file, on_progress)
+        return add(collection, file, language, on_progress)
 
     library.add = add_slowly  # type: ignore[method-assign]
     for n, place in enumerate((collection, other)):
@@ -183,21 +185,36 @@ def test_uploads_go_on_after_a_restart_and_end_with_their_collection(library: Li
 
 def test_collections_outlive_the_library(library: Library) -> None:
     made = library.create("  合同  2026 ", "en")
+    library.close()
     again = Library(library.folder)
     assert [(c.id, c.name) for c in again.collections()] == [(made.id, "合同 2026")]
     for name, reason in (("合同 2026", "already"), (" ", "1 to 80"), ("x" * 81, "1 to 80")):
         with pytest.raises(ValueError, match=reason):
             again.create(name, "en")
     again.delete(made)
-    assert library.collections() == []
-    assert library.find(made.id) is None
+    assert again.collections() == []
+    assert again.find(made.id) is None
+    again.close()
+
+
+def test_a_second_page_on_the_same_folder_is_refused(
+    library: Library, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = f"in use by another page \\(process {os.getpid()}\\)"
+    with pytest.raises(RuntimeError, match=message):
+        Library(library.folder)
+    monkeypatch.setattr("langchain_minicpm.ChatMiniCPM.load_engine", None)  # it is told before a model is loaded
+    assert main(["web", "--model", "demo", "--data", str(library.folder)]) == 1
+    assert "end it, or give another folder with --data" in capsys.readouterr().err
+    library.close()
+    Library(library.folder).close()
 
 
 def test_the_quote_is_boxed_where_it_stands_on_the_pdf_page() -> None:
     quote = "The warranty lasts five years and covers everything except the battery."
     passage = Passage("1", f"Care and warranty {quote}", "falcon-lamp.pdf", 2, metadata={"path": str(LAMP)})
     whole = Passage("1", quote, "falcon-lamp.pdf", 2, metadata={"path": str(LAMP), "file_hash": "other"})
-    page = draw_pdf_page(whole, quote)
+    page = draw_page(whole, quote)
     assert page.picture.startswith("data:image/jpeg;base64,")
     assert len(page.quote) == 1
     box = page.quote[0]
@@ -205,11 +222,11 @@ def test_the_quote_is_boxed_where_it_stands_on_the_pdf_page() -> None:
     assert 70 < box.left + box.width < 95
     assert 10 < box.top < 30
     assert 0 < box.height < 4
-    assert draw_pdf_page(passage, quote).quote == ()  # nothing is marked that is not there
+    assert draw_page(passage, quote).quote == ()  # nothing is marked that is not there
     assert is_unchanged(whole) is False
     assert is_unchanged(replace(whole, metadata={"path": "gone.pdf"})) is None
     with pytest.raises(ValueError, match="no page 9"):
-        draw_pdf_page(replace(whole, page=9), quote)
+        draw_page(replace(whole, page=9), quote)
 
 
 @pytest.mark.parametrize(

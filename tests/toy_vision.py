@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.toy import CORPUS
 
 TOKENS = {
@@ -25,6 +27,22 @@ TEMPLATE = (
     "{{ '<think>\\n' if enable_thinking else '<think>\\n\\n</think>\\n\\n' }}{%- endif -%}"
 )
 CLASSES = {"minicpmv4_6": "MiniCPMV4_6", "minicpmv4_7": "MiniCPMV4_7", "minicpm_ocr": "MiniCPMOcr"}
+
+
+def has_class(model_type: str) -> bool:
+    """Tell whether the installed transformers has the class: the last one for Python 3.10 lacks MiniCPM-OCR's."""
+    import transformers
+
+    return hasattr(transformers, f"{CLASSES[model_type]}Config")
+
+
+def native(model_type: str, value: Any = None) -> Any:
+    """Return a parameter, `value` or the type itself, that is skipped where the class is not there."""
+    import transformers
+
+    reason = f"transformers {transformers.__version__} has no class for {model_type}"
+    skipped = pytest.mark.skipif(not has_class(model_type), reason=reason)
+    return pytest.param(model_type if value is None else value, marks=skipped)
 
 
 def write_native(folder: Path, model_type: str, *, seed: int = 0, weights: bool = True, **preprocessor: Any) -> Path:

@@ -7,14 +7,17 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from minicpm_app.ask import make_chat_model, print_line
 from minicpm_app.cli import UsageError
 from minicpm_app.documents import cache_folder
+from minicpm_app.web.collection import Limits
 from minicpm_app.web.guard import Policy, check_login, choose_password, is_local
-from minicpm_app.web.library import Library, Limits
+from minicpm_app.web.library import Library
+from minicpm_app.web.sight import Sight
 
 
 def run(options: Namespace) -> int:
@@ -26,27 +29,55 @@ def run(options: Namespace) -> int:
     for name in ("max_file_size", "max_files"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: accepted are numbers from 1 on")
+    check_pages(options)
     with tempfile.TemporaryDirectory(prefix="minicpm-web-", ignore_cleanup_errors=True) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         require_gradio()
-        chat = make_chat_model(options)
-        if not options.json:
-            sys.stderr.write(f"loading {chat.model} ...\n")
-        chat.load_engine()
         folder = Path(options.data) if options.data else cache_folder() / "collections"
         embeddings = options.embeddings or ("demo" if options.model == "demo" else None)
-        library = Library(folder, embeddings, Limits(options.max_file_size, options.max_files))
-        blocks = serve(
-            chat, library, host=options.host, port=options.port, password=password, open_browser=options.open
-        )
-        address = blocks.local_url.rstrip("/")
-        print_line(json.dumps({"url": address}) if options.json else f"{address}  (Ctrl-C ends it)")
-        try:
-            blocks.block_thread()
-        finally:
-            blocks.close(verbose=False)
-            library.close()
+        limits = Limits(options.max_file_size, options.max_files)
+        with closing(Library(folder, embeddings, limits, chroma_url=options.chroma_url)) as library:
+            chat = make_chat_model(options)
+            if not options.json:
+                sys.stderr.write(f"loading {chat.model} ...\n")
+            library.sight = make_sight(options, chat, sees=chat.load_engine().family.vision is not None)
+            blocks = serve(
+                chat, library, host=options.host, port=options.port, password=password, open_browser=options.open
+            )
+            address = blocks.local_url.rstrip("/")
+            print_line(json.dumps({"url": address}) if options.json else f"{address}  (Ctrl-C ends it)")
+            try:
+                blocks.block_thread()
+            finally:
+                blocks.close(verbose=False)
     return 0
+
+
+def check_pages(options: Namespace) -> None:
+    """Refuse options about scanned pages that do not go together.
+
+    Raises:
+        UsageError: what does not go with what.
+    """
+    if options.pages in ("image", "auto"):
+        if options.page_model:
+            raise UsageError(f"--page-model reads pages into text, which --pages {options.pages} does not do")
+    elif options.page_embeddings:
+        raise UsageError("--page-embeddings embed pages as pictures; give --pages image or --pages auto too")
+
+
+def make_sight(options: Namespace, chat: Any, *, sees: bool) -> Sight:
+    """Return how scanned pages and pictures are taken in: by the page's own model where it sees.
+
+    Raises:
+        ValueError: pages are to be shown to a model that does not see.
+    """
+    if options.pages in ("image", "auto") and not sees:
+        raise ValueError(
+            f"--pages {options.pages} shows pages to the model as pictures, and {chat.model} reads text only; give a "
+            "model that sees as --model, or one that reads pages into text as --page-model"
+        )
+    return Sight(options.pages, options.page_embeddings, options.page_model or (chat if sees else None))
 
 
 def require_gradio() -> None:

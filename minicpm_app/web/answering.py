@@ -46,6 +46,7 @@ def _take(turn: Turn, part: dict[str, Any]) -> None:
     turn.reasoning += part.get("reasoning", "")
     turn.passages = part.get("passages", turn.passages)
     turn.quotes |= part.get("quotes", {})
+    turn.dropped = part.get("dropped", turn.dropped)
     turn.used = part.get("used", turn.used)
 
 
@@ -67,6 +68,8 @@ async def ask_documents(
             part: dict[str, Any] = {}
             if "context" in chunk:
                 part["passages"] = [to_passage(document) for document in chunk["context"]]
+            if "dropped" in chunk:
+                part["dropped"] = chunk["dropped"]
             if chunk.get("answer"):
                 part["answer"] = chunk["answer"]
             if "citations" in chunk:

@@ -28,6 +28,7 @@ class Turn:
         pictures: those that went with the question, as data URIs of small copies.
         passages: what the model was shown; `[n]` in the answer is the n-th.
         quotes: by number, the sentence that the answer rests on.
+        dropped: passages that the context window had no room for: source and page of each.
         note: why it failed.
         used: tokens of prompt and answer.
     """
@@ -39,6 +40,7 @@ class Turn:
     reasoning: str = ""
     passages: list[Passage] = field(default_factory=list)
     quotes: dict[int, str] = field(default_factory=dict)
+    dropped: list[dict[str, Any]] = field(default_factory=list)
     state: Literal["running", "done", "stopped", "failed"] = "running"
     note: str = ""
     used: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,14 +22,17 @@ _CITATION = re.compile(r"\[(\d{1,3})\]")
 class FileState:
     """A file of a collection, and how far it is: `share` (0 to 1, None before that is known) and `passages` so far.
 
-    `note` tells why it failed.
+    While a model looks at its pages, `page` of `pages` is the one at hand. `note` tells why it failed, or which parts
+    of it are not in the collection ("partly").
     """
 
     name: str
-    state: Literal["waiting", "reading", "ready", "failed"] = "ready"
+    state: Literal["waiting", "reading", "ready", "partly", "failed"] = "ready"
     note: str = ""
     share: float | None = None
     passages: int = 0
+    page: int = 0
+    pages: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -58,10 +62,21 @@ def draw_turn(turn: Turn, number: int, language: Language, *, window: int, ahead
         body += f'<p class="mc-wrong">{escape(say(language, "error", reason=turn.note))}</p>'
     if turn.state == "done" and turn.quotes:
         body += _sources(turn, number, language)
+    if turn.dropped and turn.state != "running":
+        told = say(language, "dropped", places=_name_dropped(turn.dropped, language))
+        body += f'<p class="mc-quiet mc-dropped">{escape(told)}</p>'
     if turn.used:
         body += f'<p class="mc-used">{escape(say(language, "used", used=f"{turn.used:,}", window=f"{window:,}"))}</p>'
     parts.append(f'<div class="mc-answer" data-state="{turn.state}">{body}</div>')
     return "".join(parts)
+
+
+def _name_dropped(dropped: Sequence[Mapping[str, Any]], language: Language) -> str:
+    """Return the places of passages, each with its number where there are several of it."""
+    places = Counter(
+        d["source"] + ("" if d["page"] is None else f" · {say(language, 'page', page=d['page'])}") for d in dropped
+    )
+    return "; ".join(place + (f" (×{count})" if count > 1 else "") for place, count in places.items())
 
 
 def _cite(html: str, turn: Turn, number: int) -> str:
@@ -83,7 +98,7 @@ def _sources(turn: Turn, number: int, language: Language) -> str:
         name = escape(name_place(turn.passages[n - 1], language))
         items += (
             f'<li><button class="mc-cite" data-turn="{number}" data-n="{n}">{n}</button> <b>{name}</b> '
-            f"<q>{escape(quote)}</q></li>"
+            f"{f'<q>{escape(quote)}</q>' if quote else ''}</li>"
         )
     return f'<div class="mc-sources"><h4>{escape(say(language, "sources"))}</h4><ul>{items}</ul></div>'
 
@@ -105,27 +120,40 @@ def draw_conversation(turns: Sequence[Turn], language: Language, *, window: int)
     return "".join(draw_turn(turn, n, language, window=window) for n, turn in enumerate(turns))
 
 
-def draw_files(files: Sequence[FileState], language: Language) -> str:
-    """Return the list of files, each with its progress and a button that removes it."""
+def draw_files(files: Sequence[FileState], language: Language, elsewhere: int = 0) -> str:
+    """Return the list of files, each with its progress and a button that removes it.
+
+    Args:
+        files: of the collection that are on this machine, and on their way.
+        language: of the page.
+        elsewhere: files that other machines have put into the collection's index.
+    """
+    more = f'<p class="mc-quiet">{escape(say(language, "elsewhere", count=elsewhere))}</p>' if elsewhere else ""
     if not files:
+        if more:
+            return more
         return f'<p class="mc-quiet">{escape(say(language, "no_files"))}</p>'
     rows = ""
     for file in files:
         name = escape(file.name, quote=True)
-        if file.state == "reading" and file.passages:
+        if file.state == "reading" and file.pages:
+            note = say(language, "looking", page=file.page, pages=file.pages)
+        elif file.state == "reading" and file.passages:
             note = say(language, "embedding", chunks=file.passages)
+        elif file.state == "partly":
+            note = say(language, "partly", reason=file.note)
         else:
             note = file.note or say(language, "waiting_file" if file.state == "waiting" else file.state)
         value = "" if file.share is None else f' value="{file.share:.3f}"'
         bar = f'<progress max="1"{value}></progress>' if file.state == "reading" else ""
         label = escape(say(language, "remove"), quote=True)
         button = f'<button class="mc-remove" data-file="{name}" aria-label="{label} {name}" title="{label}">×</button>'
-        remove = button if file.state in ("ready", "failed") else ""
+        remove = button if file.state in ("ready", "partly", "failed") else ""
         rows += (
             f'<li data-state="{file.state}"><span class="mc-name" title="{name}">{name}</span>'
             f'{remove}<span class="mc-note">{escape(note)}</span>{bar}</li>'
         )
-    return f'<ul class="mc-files">{rows}</ul>'
+    return f'<ul class="mc-files">{rows}</ul>{more}'
 
 
 def draw_attached(pictures: Sequence[str], language: Language) -> str:
@@ -147,13 +175,18 @@ def draw_source(passage: Passage, n: int, page: PagePicture | PageText, note: st
     head += f'<p class="mc-quiet">{escape(note)}</p>' if note else ""
     head = f'<button class="mc-back">↑ {escape(say(language, "back"))}</button>{head}'
     if isinstance(page, PageText):
-        tags = {"plain": "span", "passage": 'mark class="mc-passage"', "quote": 'mark class="mc-quote"'}
-        pieces = "".join(f"<{tags[k]}>{escape(text)}</{tags[k].split()[0]}>" for k, text in page.pieces)
-        return f'<div class="mc-source" data-kind="text">{head}<div class="mc-text" dir="auto">{pieces}</div></div>'
+        return f'<div class="mc-source" data-kind="text">{head}{_draw_text(page)}</div>'
     boxes = _draw_boxes(page.passage, "mc-passage") + _draw_boxes(page.quote, "mc-quote")
     alt = escape(name_place(passage, language), quote=True)
     picture = f'<img src="{page.picture}" alt="{alt}">'
-    return f'<div class="mc-source" data-kind="pdf">{head}<div class="mc-leaf">{picture}{boxes}</div></div>'
+    read = f'<p class="mc-quiet">{escape(say(language, "as_read"))}</p>{_draw_text(page.read)}' if page.read else ""
+    return f'<div class="mc-source" data-kind="picture">{head}<div class="mc-leaf">{picture}{boxes}</div>{read}</div>'
+
+
+def _draw_text(page: PageText) -> str:
+    tags = {"plain": "span", "passage": 'mark class="mc-passage"', "quote": 'mark class="mc-quote"'}
+    pieces = "".join(f"<{tags[k]}>{escape(text)}</{tags[k].split()[0]}>" for k, text in page.pieces)
+    return f'<div class="mc-text" dir="auto">{pieces}</div>'
 
 
 def _draw_boxes(boxes: Sequence[Box], kind: str) -> str:

@@ -9,15 +9,27 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicpm_app.web.answering import answer, ask_documents, ask_model
+from minicpm_app.web.collection import Collection
 from minicpm_app.web.conversation import Conversation, Conversations, Turn
 from minicpm_app.web.drawing import draw_attached, draw_conversation, draw_source, draw_turn
-from minicpm_app.web.highlights import PagePicture, PageText, draw_pdf_page, is_unchanged, mark_text
-from minicpm_app.web.library import Collection, Library
+from minicpm_app.web.highlights import (
+    PagePicture,
+    PageText,
+    draw_kept_page,
+    draw_page,
+    has_pictures,
+    is_unchanged,
+    mark_text,
+)
+from minicpm_app.web.library import Library
 from minicpm_app.web.texts import say
-from minicpm_core.rag import Language
+from minicpm_core.rag import Language, Passage
+
+if TYPE_CHECKING:
+    from minicpm_core.index import Index
 
 MOST_PICTURES = 8
 """That go with a question."""
@@ -41,8 +53,12 @@ class Desk:
     def __init__(self, chat: Any, library: Library) -> None:
         self.chat = chat
         self.library = library
-        self.engine = chat.load_engine()
         self.conversations = Conversations()
+
+    @property
+    def engine(self) -> Any:
+        """The model's engine, which is loaded again where it made room for the embeddings of pages."""
+        return self.chat.load_engine()
 
     @property
     def sees(self) -> bool:
@@ -51,7 +67,7 @@ class Desk:
 
     def facts(self, language: Language) -> dict[str, str]:
         """Return what the head of the page tells about the model."""
-        from minicpm_core.memory import gib
+        from minicpm_core.sizes import gib
 
         memory = gib(self.engine.memory_report()["total"])
         context = f"{self.engine.context_window:,} {say(language, 'tokens')}"
@@ -79,8 +95,8 @@ class Desk:
             raise Refused(say(language, "no_question"))
         pictures = conversation.pictures
         collection = self.library.find(collection_id)
-        index = self.library.index(collection) if collection and not pictures else None
-        if collection and not pictures and (index is None or not index.count()):
+        index = await self._open(collection) if collection and not pictures else None
+        if collection and not pictures and (index is None or not index.count() + index.count_pages()):
             raise Refused(say(language, "empty_collection"))
         turn = Turn(question.strip(), collection.id if index and collection else None, list(pictures.values()))
         history, conversation.pictures = conversation.history(), {}
@@ -97,6 +113,12 @@ class Desk:
                     yield over, self._draw(turn, number, language, ahead)
                     drawn = time.monotonic()
         yield self.draw(visitor, language), ""
+
+    async def _open(self, collection: Collection) -> Index | None:
+        try:
+            return await asyncio.to_thread(self.library.index, collection)
+        except (OSError, RuntimeError) as error:  # a server that is away, an index that is damaged
+            raise Refused(" ".join(str(error).split())) from error
 
     def stop(self, visitor: str) -> None:
         """End the answer in work within a token."""
@@ -152,22 +174,31 @@ class Desk:
 
     def _draw_source(self, turn: Turn, n: int, collection: Collection, language: Language) -> str:
         passage, quote = turn.passages[n - 1], turn.quotes.get(n, "")
-        whole = PageText((("passage", passage.text),))
-        page: PagePicture | PageText = whole
-        note = ""
         unchanged = is_unchanged(passage)
+        elsewhere = unchanged is None and collection.chroma_url is not None
+        elsewhere = elsewhere and not collection.holds(Path(str(passage.metadata.get("path", ""))))
+        note = ""
+        page: PagePicture | None = None
         if not unchanged:
-            note = say(language, "source_changed" if unchanged is False else "source_gone", source=passage.source)
-        elif str(passage.metadata["path"]).lower().endswith(".pdf"):
-            page = draw_pdf_page(passage, quote)
-        else:
-            try:
-                index = self.library.index(collection)
-                text = index.page_text(passage) if index else passage.text
-                page = mark_text(text, int(passage.metadata["start"]), int(passage.metadata["end"]), quote)
-            except ValueError:
-                page = whole  # of an index of an older version, which keeps no pages
-        return draw_source(passage, n, page, note, language)
+            name = "source_elsewhere" if elsewhere else "source_gone" if unchanged is None else "source_changed"
+            note = say(language, name, source=passage.source)
+        if unchanged and has_pictures(passage):
+            page = draw_page(passage, quote)
+        elif passage.thumbnail:
+            page = draw_kept_page(passage)
+        shown = page or self._mark(passage, quote, collection, whole=bool(unchanged or elsewhere))
+        return draw_source(passage, n, shown, note, language)
+
+    def _mark(self, passage: Passage, quote: str, collection: Collection, *, whole: bool) -> PageText:
+        """Return the text of the page with the passage marked, or the passage alone."""
+        try:
+            index = self.library.index(collection) if whole else None
+            if index:
+                place = passage.metadata
+                return mark_text(index.page_text(passage), int(place["start"]), int(place["end"]), quote)
+        except (ValueError, OSError):
+            pass  # of an index of an older version, which keeps no pages, or of a server that is away
+        return mark_text(passage.text, 0, len(passage.text), quote)
 
     def _over(self, conversation: Conversation, language: Language) -> str:
         """Return the turns before the last one."""

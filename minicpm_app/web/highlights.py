@@ -7,13 +7,18 @@ import ctypes
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicpm_core.rag import Passage
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _DPI = 110
+_MOST_PIXELS = 1600
+"""Of a side."""
 _FINE = 10_000
 """Places on a page are counted in 1/10,000 of its width and height."""
 MOST_CHARACTERS = 6_000
@@ -31,19 +36,23 @@ class Box:
 
 
 @dataclass(frozen=True)
-class PagePicture:
-    """A page of a PDF as a JPEG data URI, with boxes around the passage's lines and the quote's."""
-
-    picture: str
-    passage: tuple[Box, ...]
-    quote: tuple[Box, ...]
-
-
-@dataclass(frozen=True)
 class PageText:
     """A page's text in pieces; each piece is "plain", "passage" or "quote"."""
 
     pieces: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class PagePicture:
+    """A page as a JPEG data URI, with boxes around the passage's lines and the quote's.
+
+    `read` is the passage as it was read, where the page has no text in which it could be marked: of a scan.
+    """
+
+    picture: str
+    passage: tuple[Box, ...] = ()
+    quote: tuple[Box, ...] = ()
+    read: PageText | None = None
 
 
 def is_unchanged(passage: Passage) -> bool | None:
@@ -54,22 +63,56 @@ def is_unchanged(passage: Passage) -> bool | None:
     return hashlib.sha256(file.read_bytes()).hexdigest() == passage.metadata.get("file_hash")
 
 
-def draw_pdf_page(passage: Passage, quote: str) -> PagePicture:
-    """Return the PDF page of a passage as a picture.
+def has_pictures(passage: Passage) -> bool:
+    """Tell whether a passage is of a PDF or a picture, by itself or in an archive."""
+    from minicpm_core.index.pages import can_be_looked_at
+
+    return can_be_looked_at(str(passage.metadata.get("member") or passage.metadata.get("path", "")))
+
+
+def draw_page(passage: Passage, quote: str) -> PagePicture:
+    """Return the page of a passage that `has_pictures` as a picture.
 
     Raises:
-        ValueError: the file is no PDF, or has no such page.
+        ValueError: the file is damaged, or has no such page.
         OSError: it cannot be read.
     """
+    from minicpm_core.index.page_files import PageFile
+    from minicpm_core.index.pages import Look
+
+    path, place = Path(str(passage.metadata["path"])), passage.metadata
+    member = place.get("member")
+    file = PageFile(path.read_bytes(), path.suffix)
+    if str(member or path).lower().endswith(".pdf"):
+        page = _draw_pdf_page(file.read(member), passage, quote)
+    else:
+        page = PagePicture(_write(file.render(Look(int(place.get("part", 0)), passage.page, member=member))))
+    if page.passage or not passage.text.strip():
+        return page
+    return replace(page, read=mark_text(passage.text, 0, len(passage.text), quote))
+
+
+def draw_kept_page(passage: Passage) -> PagePicture:
+    """Return a page that is stored as a picture, from its file, or as the index keeps it where that is gone.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    from minicpm_core.index import show_page
+
+    return PagePicture(_write_uri(show_page(passage)))
+
+
+def _draw_pdf_page(data: bytes, passage: Passage, quote: str) -> PagePicture:
     from minicpm_core.pdfium import open_pdf
 
     number = passage.page or 1
-    with open_pdf(Path(str(passage.metadata["path"])).read_bytes()) as document:
+    with open_pdf(data) as document:
         if not 1 <= number <= len(document):
             raise ValueError(f"has no page {number}")
         page = document[number - 1]
         width, height = page.get_size()
-        scale = min(_DPI / 72, 1600 / max(width, height, 1.0))
+        scale = min(_DPI / 72, _MOST_PIXELS / max(width, height, 1.0))
         image = page.render(scale=scale).to_pil().convert("RGB")
         text = page.get_textpage()
         try:
@@ -81,10 +124,19 @@ def draw_pdf_page(passage: Passage, quote: str) -> PagePicture:
         finally:
             text.close()
             page.close()
+    return PagePicture(_write(image), *marked)
+
+
+def _write(image: Image) -> str:
+    """Return a picture as a JPEG data URI."""
+    image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
     written = io.BytesIO()
     image.save(written, "JPEG", quality=80)
-    uri = "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()
-    return PagePicture(uri, *marked)
+    return _write_uri(written.getvalue())
+
+
+def _write_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def mark_text(text: str, start: int, end: int, quote: str) -> PageText:

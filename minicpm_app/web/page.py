@@ -21,9 +21,10 @@ from minicpm_app.web.appearance import (
     SHOW_SOURCE,
     WHO,
 )
+from minicpm_app.web.collection import Collection
 from minicpm_app.web.drawing import draw_files, draw_status
 from minicpm_app.web.events import Desk, Refused
-from minicpm_app.web.library import Collection, Library
+from minicpm_app.web.library import Library
 from minicpm_app.web.texts import NAMES, choose_language, say
 from minicpm_app.web.uploads import Uploads
 from minicpm_core.rag import Language
@@ -158,7 +159,8 @@ class _Page:
         """Return the parts with their texts, in the order of `named`."""
         text = partial(say, language)
         limits = self.library.limits
-        told = text("limits", size=limits.megabytes, count=limits.count)
+        kinds = "limits_seeing" if self.library.sight.sees else "limits"
+        told = text(kinds, size=limits.megabytes, count=limits.count)
         return [
             f"<style>:root {{ --mc-drop: {json.dumps(text('drop'), ensure_ascii=False)}; }}</style>",
             draw_status(self.desk.facts(language), language),
@@ -193,7 +195,10 @@ class _Page:
         return ["", gr.update(open=False), *self._select(collection.id, language)]
 
     def _delete(self, choice: str, language: Language, sure: bool) -> list[Any]:
-        if (collection := self.library.find(choice)) and sure:
+        collection = self.library.find(choice)
+        if collection and collection.chroma_url and sure:
+            gr.Warning(say(language, "delete_served"))
+        elif collection and sure:
             self.library.delete(collection)
             choice = next((other.id for other in self.library.collections()), _NONE)
         return self._select(choice, language)
@@ -221,7 +226,8 @@ class _Page:
         return [gr.skip() if files == shown else files, watching]
 
     def _files(self, choice: str, language: Language) -> str:
-        return draw_files(self.uploads.files(self.library.find(choice)), language)
+        collection = self.library.find(choice)
+        return draw_files(self.uploads.files(collection), language, self.library.count_elsewhere(collection))
 
     def _watching(self, choice: str) -> Any:
         return gr.Timer(active=self.uploads.is_busy(self.library.find(choice)))

@@ -26,6 +26,11 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "Delete this collection, its copies of the files and its index?",
         "删除此文档集、其中的文件副本和索引？",
     ),
+    "delete_served": (
+        "This collection lies on a Chroma server, which others may use; it is shown as long as the page is started "
+        "with --chroma-url.",
+        "此文档集在 Chroma 服务器上，可能有其他人在用；只要启动时带 --chroma-url，就会显示。",
+    ),
     "files": ("Files", "文件"),
     "drop": ("Drop files here, or tap to choose", "将文件拖到这里，或点击选择"),
     "limits": (
@@ -34,12 +39,37 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "PDF、Word、PowerPoint、Excel、CSV、HTML、Markdown、文本、EPUB、代码、zip；"
         "每个不超过 {size} MB，每次最多 {count} 个",
     ),
+    "limits_seeing": (
+        "PDF (scanned ones too), pictures, Word, PowerPoint, Excel, CSV, HTML, Markdown, text, EPUB, code, zip; "
+        "up to {size} MB each, {count} at a time",
+        "PDF（包括扫描件）、图片、Word、PowerPoint、Excel、CSV、HTML、Markdown、文本、EPUB、代码、zip；"
+        "每个不超过 {size} MB，每次最多 {count} 个",
+    ),
     "no_files": ("No files yet.", "还没有文件。"),
     "waiting_file": ("waiting", "等待中"),
     "reading": ("reading", "读取中"),
+    "looking": ("looking at page {page} of {pages}", "正在看第 {page} 页，共 {pages} 页"),
     "embedding": ("{chunks} passages so far", "已处理 {chunks} 段"),
     "ready": ("ready", "就绪"),
+    "partly": ("added, but not all of it: {reason}", "已加入，但不完整：{reason}"),
     "failed": ("not added", "未加入"),
+    "elsewhere": (
+        "On the server too, from other places: {count} files.",
+        "服务器上还有其他位置的文件：{count} 个。",
+    ),
+    "scan_unread": (
+        "has pages without text (a scan?), and the model reads text only; start the page with a model that sees "
+        "(--model or --page-model)",
+        "的页面没有文字（可能是扫描件），而当前模型只能读文字；请用能看图片的模型启动（--model 或 --page-model）",
+    ),
+    "picture_unread": (
+        "is a picture, and the model reads text only; start the page with a model that sees (--model or --page-model)",
+        "是图片，而当前模型只能读文字；请用能看图片的模型启动（--model 或 --page-model）",
+    ),
+    "needs_sight": (
+        "start the page with a model that sees (--model or --page-model)",
+        "请用能看图片的模型启动（--model 或 --page-model）",
+    ),
     "remove": ("Remove", "移除"),
     "ask": ("Ask a question", "请输入问题"),
     "ask_here": ("Ask about your files …", "就您的文件提问……"),
@@ -71,6 +101,12 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "source_changed": (
         "{source} has changed since the answer; this is the passage as it was.",
         "{source} 在回答之后已更改，以下是当时的段落。",
+    ),
+    "source_elsewhere": ("{source} is not on this machine; this is its text.", "{source} 不在本机，以下是其文字。"),
+    "as_read": ("The passage as it was read:", "读到的段落："),
+    "dropped": (
+        "Left out, since the context window has no room: {places}",
+        "上下文放不下，以下段落未交给模型：{places}",
     ),
     "used": ("{used} of {window} tokens", "{used} / {window} 个 token"),
     "no_question": ("Type a question first.", "请先输入问题。"),

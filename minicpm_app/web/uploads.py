@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minicpm_app.web.collection import Collection, Ended
 from minicpm_app.web.drawing import FileState
-from minicpm_app.web.library import Collection, Ended, Library
+from minicpm_app.web.library import Library
 from minicpm_core.rag import Language
 
 if TYPE_CHECKING:
@@ -79,9 +80,11 @@ class Uploads:
         with self._lock:
             state = self._states.get(collection.id, {}).get(name)
             if state is not None:
+                if state.state not in ("partly", "failed"):
+                    return
+                del self._states[collection.id][name]
                 if state.state == "failed":
-                    del self._states[collection.id][name]
-                return
+                    return
         self._library.remove(collection, name)
 
     def _begin(self, collection: Collection, files: Sequence[Path], language: Language) -> None:
@@ -104,7 +107,7 @@ class Uploads:
                 state = self._states[collection.id].setdefault(job.file.name, FileState(job.file.name))
                 state.state = "reading"
             try:
-                reason = self._add(collection, job, state)
+                added, note = self._add(collection, job, state)
             except Ended:
                 with self._lock:
                     del self._jobs[collection.id], self._states[collection.id]
@@ -113,26 +116,30 @@ class Uploads:
             with suppress(OSError):
                 job.file.parent.rmdir()  # the last of those that were dropped together
             with self._lock:
-                if reason is None:
+                if added and not note:
                     del self._states[collection.id][job.file.name]
                 else:
-                    state.state, state.note = "failed", reason
+                    state.state, state.note = "partly" if added else "failed", note
 
-    def _add(self, collection: Collection, job: _Job, state: FileState) -> str | None:
-        """Return why a file was not added, None where it was."""
+    def _add(self, collection: Collection, job: _Job, state: FileState) -> tuple[bool, str]:
+        """Return whether a file was added, and why it was not, or which parts of it were not."""
 
         def show(progress: Progress) -> None:
-            state.passages = progress.chunks
+            state.passages, state.page, state.pages = progress.chunks, progress.page, progress.pages
+            if progress.pages:
+                state.share = (progress.page - 1) / progress.pages
+                return
+            if progress.chunks == 0:
+                state.share = None  # behind the pages come the passages
             if progress.remaining is not None:
                 share = progress.seconds / (progress.seconds + progress.remaining or 1.0)
                 state.share = max(state.share or 0.0, share)
 
         try:
             if reason := self._library.check(collection, job.file, job.language):
-                return reason
-            self._library.add(collection, job.file, show)
+                return False, reason
+            return True, self._library.add(collection, job.file, job.language, show)
         except Ended:
             raise
         except Exception as error:
-            return " ".join(str(error).split()) or type(error).__name__
-        return None
+            return False, " ".join(str(error).split()) or type(error).__name__

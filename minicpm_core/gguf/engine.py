@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minicpm_core.answers import Request
-from minicpm_core.devices import choose_device
+from minicpm_core.devices import available_memory, choose_device
 from minicpm_core.engine import Engine
 from minicpm_core.gguf.checkpoint import GgufCheckpoint, open_gguf, read_embedding_scale
 from minicpm_core.gguf.header import GgufHeader
@@ -18,16 +18,9 @@ from minicpm_core.gguf.installation import check_installation
 from minicpm_core.gguf.mmproj import load_projector
 from minicpm_core.gguf.model import LastText, LlamaCppModel
 from minicpm_core.gguf.tokenizer import read_tokenizer
-from minicpm_core.memory import (
-    LEAST_CHUNK,
-    MIN_CONTEXT,
-    RUNTIME_BYTES,
-    MemoryPlan,
-    available_memory,
-    parse_bytes,
-    refuse_if_too_large,
-)
+from minicpm_core.memory_plan import LEAST_CHUNK, MIN_CONTEXT, RUNTIME_BYTES, MemoryPlan, refuse_if_too_large
 from minicpm_core.picture_bytes import count_pictures
+from minicpm_core.sizes import parse_bytes
 from minicpm_core.threads import fit_threads
 
 logger = logging.getLogger(__name__)

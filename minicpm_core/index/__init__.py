@@ -5,7 +5,7 @@ from minicpm_core.index.discovery import FailedFile
 from minicpm_core.index.embedders import DEFAULT_EMBEDDINGS, Embedder, SentenceTransformerEmbedder, resolve_embedder
 from minicpm_core.index.page_models import DEFAULT_PAGE_EMBEDDINGS, PageEmbedder
 from minicpm_core.index.pages import show_page
-from minicpm_core.index.place import recorded_embeddings
+from minicpm_core.index.place import recorded_embeddings, recorded_settings
 from minicpm_core.index.progress import Progress
 from minicpm_core.index.report import IndexReport
 from minicpm_core.index.search import Index
@@ -22,6 +22,7 @@ __all__ = [
     "SentenceTransformerEmbedder",
     "build_index",
     "recorded_embeddings",
+    "recorded_settings",
     "resolve_embedder",
     "show_page",
 ]

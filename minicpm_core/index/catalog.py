@@ -149,6 +149,10 @@ class Catalog:
         """Return the paths whose passages in Chroma are not to be trusted."""
         return [str(row[0]) for row in self._rows("SELECT path FROM unfinished")]
 
+    def has_looks(self) -> bool:
+        """Tell whether a model has looked at pages of files, stored or not."""
+        return bool(self._rows("SELECT 1 FROM looks LIMIT 1"))
+
     def begin_file(self, path: str) -> None:
         """Forget a file and mark it unfinished, before its passages in Chroma change."""
         with self._write() as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -20,12 +20,31 @@ def writer_lock(directory: Path) -> Iterator[None]:
     Raises:
         RuntimeError: another process, or another thread of this one, is writing to it.
     """
-    with open(directory / LOCK_NAME, "a+b", buffering=0) as file:
+
+    def refuse(holder: str) -> str:
+        return (
+            f"the index in {directory} is being written by another run{holder}; wait until it has ended "
+            "(searching is possible meanwhile), or use another folder"
+        )
+
+    with exclusive(directory / LOCK_NAME, refuse):
+        yield
+
+
+@contextmanager
+def exclusive(path: Path, refuse: Callable[[str], str]) -> Iterator[None]:
+    """Hold a lock file; it is made where it is missing, and stays.
+
+    Args:
+        path: of the file; its folder is there.
+        refuse: returns the message of the error, from what tells the holder: " (process 123)", or "" if not known.
+
+    Raises:
+        RuntimeError: another process, or another thread of this one, holds it.
+    """
+    with open(path, "a+b", buffering=0) as file:
         if not _lock(file):
-            raise RuntimeError(
-                f"the index in {directory} is being written by another run{_holder(file)}; wait until it has ended "
-                "(searching is possible meanwhile), or use another folder"
-            )
+            raise RuntimeError(refuse(_holder(file)))
         try:
             file.truncate(0)
             file.write(str(os.getpid()).encode())

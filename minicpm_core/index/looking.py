@@ -16,6 +16,7 @@ from minicpm_core.index.page_files import PageFile, may_hold_pages
 from minicpm_core.index.page_models import DEMO_PAGE_EMBEDDINGS, PageEmbedder, PageReader, resolve_page_embedder
 from minicpm_core.index.pages import (
     HOW_TO_LOOK,
+    NO_TEXT_LAYER,
     THUMBNAILS,
     Look,
     can_be_looked_at,
@@ -26,6 +27,9 @@ from minicpm_core.index.pages import (
 from minicpm_core.index.picture_store import PictureStore, recorded_page_embedder
 from minicpm_core.index.readers import read_bytes
 
+OnPage = Callable[[str, int, int], None]
+"""Takes the name of a file, which of its pages is looked at (from 1), and of how many."""
+GIVE_AGAIN = "pass it again as page_model=..."
 UNREAD = "unread"
 """Part of a file's record where pages could not be looked at: the next run tries again."""
 
@@ -121,7 +125,9 @@ class Looking:
         """Return what the record of a file says about the way it was cut and looked at."""
         return f"{plain}/{self.mode}:{self.name}" if self.name and may_hold_pages(path) else plain
 
-    def look_at_all(self, sources: Mapping[Path, str], rows: Mapping[str, FileRow], plain: str, texts: Any) -> None:
+    def look_at_all(
+        self, sources: Mapping[Path, str], rows: Mapping[str, FileRow], plain: str, texts: Any, on_page: OnPage
+    ) -> None:
         """Look at the pages of new and changed files; then the model is released.
 
         Args:
@@ -129,6 +135,7 @@ class Looking:
             rows: their records.
             plain: see `splitting`.
             texts: the text embeddings, which are released before the first page.
+            on_page: is told before each page; what it raises ends the run, which keeps the pages that were looked at.
         """
         begun = False
 
@@ -146,12 +153,14 @@ class Looking:
                 digest = hashlib.sha256(data).hexdigest()
                 row = rows.get(str(file))
                 if row is None or (row.hash, row.splitting) != (digest, self.splitting(file, plain)):
-                    self.look(file, source, data, digest, begin)
+                    self.look(file, source, data, digest, begin, on_page)
             except (ValueError, OSError, ImportError):
                 continue  # told when the file is read to be stored
         self.release()
 
-    def look(self, path: Path, source: str, data: bytes, digest: str, begin: Callable[[], None]) -> None:
+    def look(
+        self, path: Path, source: str, data: bytes, digest: str, begin: Callable[[], None], on_page: OnPage
+    ) -> None:
         """Look at the pages of a file that were not looked at before; failures are told by `see`.
 
         Args:
@@ -160,6 +169,7 @@ class Looking:
             data: its contents.
             digest: their SHA-256.
             begin: called before the model is used.
+            on_page: called before each page.
 
         Raises:
             ValueError: the file is damaged.
@@ -169,7 +179,9 @@ class Looking:
             return
         file = PageFile(data, path.suffix)
         known = self.store.looks(str(path), digest, self.name)
-        for look in file.find(self.mode)[1]:
+        looks = file.find(self.mode)[1]
+        for n, look in enumerate(looks, start=1):
+            on_page(source, n, len(looks))
             place = source if look.member is None else f"{source}/{look.member}"
             place += "" if look.number is None else f", page {look.number}"
             thumbnail = self.store.folder / f"{page_id(str(path), look.part, digest)}.jpg"
@@ -193,7 +205,7 @@ class Looking:
         if self._embedder is not None:
             return json.dumps([float(value) for value in self._embedder.embed_images([page])[0]])
         if self._reader is None:
-            raise ValueError(f"the index was read by {self.name!r}; pass it again as page_model=...")
+            raise ValueError(f"the index was read by {self.name!r}; {GIVE_AGAIN}")
         return self._reader.read(page)
 
     def see(self, path: Path, source: str, data: bytes, digest: str) -> Seen:
@@ -206,7 +218,7 @@ class Looking:
         if not self.name:
             unread = unread_pages(data, looks)
             if not any(page.text.strip() for page in pages):
-                raise ValueError(_NO_TEXT if unread else "is empty")
+                raise ValueError(NO_TEXT_LAYER if unread else "is empty")
             shown = ", ".join(map(str, unread[:10])) + (" ..." if len(unread) > 10 else "")
             note = (
                 f"{source}: {len(unread)} pages without a text layer were not read ({shown}); {HOW_TO_LOOK.rstrip(',')}"
@@ -243,6 +255,3 @@ class Looking:
         for model in (self._embedder, self._reader):
             if callable(release := getattr(model, "release", None)):
                 release()
-
-
-_NO_TEXT = f"has no text layer; {HOW_TO_LOOK}, to have its pages looked at"

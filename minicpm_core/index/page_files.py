@@ -69,13 +69,20 @@ class PageFile:
             pages += [replace(page, member=name) for page in texts]
         return pages, looks, failed
 
+    def read(self, member: str | None) -> bytes:
+        """Return the contents of a member, or of the file itself.
+
+        Raises:
+            ValueError: there is no such member, or it is damaged.
+        """
+        if member is not None and member not in self._members:
+            raise ValueError(f"{member} is not in the archive")
+        return self._data if member is None else self._open(member)
+
     def render(self, look: Look) -> Image:
         """Return a page as an upright RGB picture (ValueError: it cannot be rendered, or its member is gone)."""
-        if look.member is None:
-            return render_page(self._data, self._suffix, look)
-        if look.member not in self._members:
-            raise ValueError(f"{look.member} is not in the archive")
-        return render_page(self._open(look.member), PurePosixPath(look.member).suffix, look)
+        suffix = self._suffix if look.member is None else PurePosixPath(look.member).suffix
+        return render_page(self.read(look.member), suffix, look)
 
     def _open(self, name: str) -> bytes:
         """Return the contents of a member; the last one's are kept, which has more pages."""

@@ -28,6 +28,7 @@ PICTURE_UNREAD = (
     "is a picture; set pages to 'image' or 'auto', or give a vision model as page_model=..., to have it indexed"
 )
 HOW_TO_LOOK = "give a vision model as page_model=..., or set pages to 'image' or 'auto'"
+NO_TEXT_LAYER = f"has no text layer; {HOW_TO_LOOK}, to have its pages looked at"
 THUMBNAILS = "pages"
 THUMBNAIL_SIDE = 1024
 """Longest side of what is kept, in pixels: enough to recognise a page, and to read it where its file is gone."""

@@ -9,8 +9,10 @@ from minicpm_core.index.catalog import CATALOG_NAME, Catalog
 from minicpm_core.index.chroma_server import PATIENCE, ChromaServer
 from minicpm_core.index.faults import damaged
 from minicpm_core.index.lock import writer_lock
+from minicpm_core.index.recorded import read_settings
 from minicpm_core.index.served import ServedCatalog
 from minicpm_core.index.store import CHROMA_NAME
+from minicpm_core.rag import RagSettings
 
 
 def locate(
@@ -76,7 +78,25 @@ def recorded_embeddings(
         chroma_url: see `build_index`.
         chroma_token: see `build_index`.
     """
+    return _recorded("embeddings", *locate(persist_directory, chroma_url, chroma_token))
+
+
+def recorded_settings(
+    persist_directory: str | Path | None = None, chroma_url: str | None = None, chroma_token: str | None = None
+) -> RagSettings | None:
+    """Return the settings that an index was last brought up to date with; None where there is none yet.
+
+    Args:
+        persist_directory: see `build_index`.
+        chroma_url: see `build_index`.
+        chroma_token: see `build_index`.
+    """
     folder, server = locate(persist_directory, chroma_url, chroma_token)
+    stored = _recorded("settings", folder, server)
+    return None if stored is None else read_settings(folder, stored)
+
+
+def _recorded(key: str, folder: Path, server: ChromaServer | None) -> str | None:
     if server is None and not (folder / CATALOG_NAME).is_file():
         return None
     try:
@@ -84,7 +104,7 @@ def recorded_embeddings(
     except FileNotFoundError:
         return None
     try:
-        return catalog.get("embeddings")
+        return catalog.get(key)
     finally:
         catalog.close()
 

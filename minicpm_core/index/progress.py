@@ -18,6 +18,7 @@ class Progress:
         seconds: since the run began.
         rate: passages embedded per second; 0.0 before the first.
         remaining: seconds that are left if the rest goes as fast, by the sizes of the files; None before that is known.
+        page: which of `pages` of the file at hand a model looks at now, from 1; both are 0 while nothing is looked at.
     """
 
     done: int
@@ -27,6 +28,8 @@ class Progress:
     seconds: float = field(default=0.0, compare=False)
     rate: float = field(default=0.0, compare=False)
     remaining: float | None = field(default=None, compare=False)
+    page: int = 0
+    pages: int = 0
 
 
 class Pace:

@@ -12,7 +12,7 @@ from minicpm_core.index.epub import read_epub
 from minicpm_core.index.html import find_charset, read_html
 from minicpm_core.index.office import read_docx, read_pptx
 from minicpm_core.index.outline import Page, chapter_headings, code_headings, markdown_headings
-from minicpm_core.index.pages import HOW_TO_LOOK, PICTURE_UNREAD, is_picture_file
+from minicpm_core.index.pages import NO_TEXT_LAYER, PICTURE_UNREAD, is_picture_file
 from minicpm_core.index.pdf import read_pdf_pages
 from minicpm_core.index.pdf_outline import read_pdf_headings
 from minicpm_core.index.tables import read_csv, read_xlsx
@@ -29,7 +29,7 @@ def _read_pdf(data: bytes) -> list[Page]:
     headings = read_pdf_headings(data, texts)
     pages = [Page(n + 1, text, found) for n, (text, found) in enumerate(zip(texts, headings, strict=True))]
     if not any(page.text for page in pages):
-        raise ValueError(f"has no text layer; {HOW_TO_LOOK}, to have its pages looked at")
+        raise ValueError(NO_TEXT_LAYER)
     return pages
 
 

@@ -91,12 +91,19 @@ def to_native(class_name: str, config: Json) -> Any:
     """Return the config of a class of transformers that has language model and tower in one.
 
     Only what the classes declare is taken over: other keys may name files to open or kernels to download.
+
+    Raises:
+        ImportError: the installed transformers has no such class.
+        ValueError: the class does not accept the values.
     """
     import transformers
 
     config_class = getattr(transformers, class_name, None)
     if config_class is None:
-        raise ImportError(f'{class_name} needs a newer transformers: pip install "transformers>=5.23"')
+        raise ImportError(
+            f"transformers {transformers.__version__} has no {class_name}: "
+            'pip install "transformers>=5.21", which needs Python 3.11 or newer'
+        )
     text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
     if not isinstance(text, Mapping) or not isinstance(vision, Mapping):
         raise ValueError("text_config and vision_config in config.json must be objects")

@@ -46,11 +46,15 @@ def main(folder: Path) -> None:
 
     from langchain_minicpm import ChatMiniCPM
     from minicpm_app.web import require_gradio, serve
-    from minicpm_app.web.library import Library, Limits
+    from minicpm_app.web.collection import Limits
+    from minicpm_app.web.library import Library
+    from minicpm_app.web.sight import Sight
+    from minicpm_core.index import page_models
     from tests.toy import write_llama
     from tests.toy_vision import write_native
 
     require_gradio()
+    page_models._MOST_READ = 8  # random weights write on and on
     # So slow that no answer of it ends by itself while a test looks.
     large = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "max_position_embeddings": 32768}
     chats = {
@@ -62,7 +66,8 @@ def main(folder: Path) -> None:
     }
     addresses = {}
     for name, chat in chats.items():
-        library = Library(folder / name, "demo", Limits(megabytes=1, count=4))
+        sight = Sight(page_model=chat if name == "sees" else None)
+        library = Library(folder / name, "demo", Limits(megabytes=1, count=4), sight)
         addresses[name] = serve(chat, library, host="127.0.0.1", port=None).local_url.rstrip("/")
     sys.stdout.write(json.dumps(addresses) + "\n")
     sys.stdout.flush()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from minicpm_app.web.library import Library
+from tests.scanned import CLEANING, WARRANTY, print_page, write_scan
 from tests.web.conftest import DOCUMENTS, Server, Tab, end, start
 
 LAMP, LEASE = DOCUMENTS / "falcon-lamp.pdf", DOCUMENTS / "lease.txt"
@@ -27,7 +30,7 @@ def test_drop_ask_cite_and_reload(open_tab: OpenTab, pages: Server) -> None:
     assert "falcon-lamp.pdf · page 2" in answer.inner_text()
     assert re.search(r"\d+ of 4,096 tokens", answer.inner_text())
     answer.locator(".mc-cite").first.click()
-    source = tab.wait('.mc-source[data-kind="pdf"]')
+    source = tab.wait('.mc-source[data-kind="picture"]')
     quote = source.locator("i.mc-quote").first.bounding_box()
     leaf = source.locator("img").bounding_box()
     assert quote["width"] > leaf["width"] / 2  # a line of the page
@@ -36,7 +39,7 @@ def test_drop_ask_cite_and_reload(open_tab: OpenTab, pages: Server) -> None:
     assert "The warranty lasts five years" in tab.answer().inner_text()
     assert tab.page.input_value("#mc-collection input") == "Lamps"
     tab.answer().locator(".mc-cite").first.click()
-    tab.wait('.mc-source[data-kind="pdf"] i.mc-quote')
+    tab.wait('.mc-source[data-kind="picture"] i.mc-quote')
     tab.page.click("#mc-clear")
     tab.wait(".mc-hello")
     assert tab.page.locator(".mc-answer, .mc-source").count() == 0
@@ -238,15 +241,40 @@ def test_a_model_that_sees_answers_about_pictures(open_tab: OpenTab, pages: Serv
     assert tab.page.locator("#mc-attached img").count() == 0
 
 
-def test_others_need_the_password_and_collections_outlive_the_page(
+def test_scans_and_pictures_are_read_by_a_model_that_sees_and_refused_by_others(
     open_tab: OpenTab, pages: Server, tmp_path: Path
 ) -> None:
-    tab = open_tab(pages.urls["demo"])
-    tab.create("Kept")
-    tab.drop(LEASE)
-    tab.wait_for_files("ready", LEASE.name)
+    write_scan(tmp_path / "scan.pdf", WARRANTY, CLEANING)
+    print_page(WARRANTY).save(tmp_path / "photo.png")
+    tab = open_tab(pages.urls["sees"])
+    assert "PDF (scanned ones too), pictures" in tab.page.inner_text("#mc-limits")
+    tab.create("Scans")
+    tab.drop(tmp_path / "scan.pdf", tmp_path / "photo.png")
+    tab.wait_for_files("ready", "scan.pdf", "photo.png")
+    tab.ask("How long is the warranty?")
+    tab.answer()
+    # Random weights cite nothing; a button that does is put where the answer stands.
+    put = """document.querySelector('#mc-talk .mc-answer').innerHTML +=
+      '<button class="mc-cite" data-turn="0" data-n="1">1</button>'"""
+    tab.page.evaluate(f"() => {{ {put}; }}")
+    tab.page.locator(".mc-cite").click()
+    source = tab.wait('.mc-source[data-kind="picture"]')
+    assert source.locator("img").bounding_box()["height"] > 300
+    assert source.locator(".mc-text mark").count() == 1
+    blind = open_tab(pages.urls["demo"])
+    blind.create("Unread")
+    blind.drop(tmp_path / "scan.pdf", tmp_path / "photo.png")
+    blind.wait_for_files("failed", "scan.pdf", "photo.png")
+    for note in blind.page.locator(".mc-note").all_inner_texts():
+        assert note.endswith("start the page with a model that sees (--model or --page-model)")
+
+
+def test_others_need_the_password_and_collections_outlive_the_page(open_tab: OpenTab, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with closing(Library(data, "demo")) as library:
+        library.add(library.create("Kept", "en"), LEASE, "en", lambda progress: None)
     code = "import sys; from minicpm_app.cli import main; sys.exit(main())"
-    options = ["--json", "--data", str(pages.folder / "demo"), "--model", "demo", "--host", "0.0.0.0"]
+    options = ["--json", "--data", str(data), "--model", "demo", "--host", "0.0.0.0"]
     server = start(tmp_path, ["-c", code, "web", *options], MINICPM_WEB_PASSWORD="a long password")
     try:
         stranger = open_tab(server.urls["url"].replace("0.0.0.0", "127.0.0.1"), ready=False)
