@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_index.core.llms.mock import MockLLM
+from llama_index.core.schema import QueryBundle
 from llama_index.core.vector_stores.types import (
     ExactMatchFilter,
     FilterCondition,
@@ -15,7 +17,13 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from llamaindex_minicpm import MiniCPM, MiniCPMIndexRetriever, MiniCPMRerank, create_retriever_tool
+from llamaindex_minicpm import (
+    MiniCPM,
+    MiniCPMIndexRetriever,
+    MiniCPMRerank,
+    create_query_engine,
+    create_retriever_tool,
+)
 from llamaindex_minicpm.filters import to_where
 from minicpm_core.yes_no import YesNoReranker
 
@@ -107,3 +115,12 @@ async def test_an_agent_searches_with_the_tool(index: Any, toy: Path) -> None:
     assert isinstance(call.tool_kwargs["query"], str)
     output = await tool.acall(**call.tool_kwargs) if call.tool_kwargs["query"].strip() else tool.call(query=QUESTION)
     assert output.content.startswith("[1] (")
+
+
+def test_texts_that_stand_for_the_question_are_what_is_searched_with(index: Any) -> None:
+    imagined = QueryBundle("Who?", custom_embedding_strs=["Anna Keller leads the warehouse in Hamburg."])
+    retriever = MiniCPMIndexRetriever(index, k=1)
+    assert sources(retriever.retrieve(imagined)) == {"staff.txt"}
+    assert sources(retriever.retrieve(QueryBundle(QUESTION))) == {"lamp.txt"}
+    response = create_query_engine(retriever, MockLLM()).query(imagined)
+    assert sources(response.source_nodes) == {"staff.txt"}
