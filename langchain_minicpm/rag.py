@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseLLM
-from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
@@ -28,7 +28,7 @@ from typing_extensions import NotRequired, TypedDict
 from langchain_minicpm.chat_models import ChatMiniCPM
 from langchain_minicpm.retrievers import MiniCPMRetriever, Searchable, open_searchable, to_document, to_passage
 from langchain_minicpm.settings import MiniCPMSettings
-from langchain_minicpm.unwrapping import takes_grammar, unwrap
+from langchain_minicpm.unwrapping import refuse_other, takes_grammar, unwrap
 from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.citations import find_citations
 from minicpm_core.follow_up import condense_messages, condense_options, search_query, settle_question
@@ -93,8 +93,7 @@ def create_rag_chain(
         ValueError: `settings.quote_only` with a model that decodes under no grammar.
     """
     llm = ChatMiniCPM(model=llm) if isinstance(llm, str | Path) else llm
-    if not isinstance(llm, Runnable):
-        raise TypeError(f"llm is a {type(llm).__name__}; accepted: a LangChain model, or the name of one")
+    refuse_other(llm)
     if not isinstance(settings, RagSettings | None):
         raise TypeError(f"settings is a {type(settings).__name__}; accepted: RagSettings, of minicpm_core.rag")
     retriever = index if isinstance(index, BaseRetriever) else MiniCPMRetriever(index=open_searchable(index))
@@ -294,4 +293,6 @@ class RagSteps:
 
 def _text(said: Any) -> str:
     """Return the text of a message, or of a completion model's answer."""
+    if not isinstance(said, str | BaseMessage):
+        raise TypeError(f"llm answers with a {type(said).__name__}, and not with text; give the model itself")
     return said if isinstance(said, str) else str(said.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_minicpm.settings import MiniCPMSettings
@@ -16,6 +17,15 @@ def unwrap(llm: Any) -> tuple[Any, dict[str, Any]]:
         options = {**llm.kwargs, **options}
         llm = llm.bound
     return llm, options
+
+
+def refuse_other(llm: Any) -> None:
+    """Raise TypeError where `llm` is no model that answers with text."""
+    if not isinstance(llm, Runnable):
+        raise TypeError(f"llm is a {type(llm).__name__}; accepted: a LangChain model, or the name of one")
+    _, options = unwrap(llm)
+    if bound := [name for name in ("tools", "response_format") if options.get(name)]:
+        raise TypeError(f"llm has {' and '.join(bound)} bound; give the model without, it answers with text here")
 
 
 def takes_grammar(llm: Any) -> bool:

@@ -18,6 +18,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_minicpm import ChatMiniCPM, MiniCPMEmbeddings, MiniCPMLLM, MiniCPMRetriever, create_rag_chain
@@ -167,6 +168,13 @@ def test_arguments_of_other_kinds_are_refused_when_the_chain_is_made(store: Mini
     settings: Any = {"k": 3}
     with pytest.raises(TypeError, match="llm is a object; accepted: a LangChain model, or the name of one"):
         create_rag_chain(model, store)
+    chat = ChatMiniCPM(model="demo")
+    for options in ({"tools": [{"title": "look"}]}, {"response_format": {"type": "json_object"}}):
+        with pytest.raises(TypeError, match=f"llm has {next(iter(options))} bound; give the model without"):
+            create_rag_chain(chat.bind(**options).with_retry(), store)
+    parsed = says(ANSWER) | RunnableLambda(lambda message: [message])
+    with pytest.raises(TypeError, match="llm answers with a list, and not with text; give the model itself"):
+        create_rag_chain(parsed, store, settings=SETTINGS).invoke(QUESTION)
     with pytest.raises(TypeError, match="settings is a dict; accepted: RagSettings"):
         create_rag_chain(says(ANSWER), store, settings=settings)
 
