@@ -28,7 +28,7 @@ def test_a_conversation_goes_on_when_the_window_is_full(
     assert main(["chat", *SHORT, "--json"]) == 0
     lengths = [json.loads(line)["usage"]["input_tokens"] for line in capsys.readouterr().out.splitlines()]
     assert len(lengths) == 5
-    assert lengths[0] < lengths[1] < max(lengths) <= 64 - 8
+    assert lengths[0] < max(lengths) <= 64 - 8
 
 
 def test_the_oldest_turns_are_left_out() -> None:
@@ -58,7 +58,7 @@ def test_a_message_that_is_too_long_does_not_end_a_conversation_on_a_terminal(
     told = capsys.readouterr()
     assert told.err.startswith("minicpm chat: error: the prompt has ")
     assert told.err.count("\n") == 1
-    assert told.out.splitlines()[2] == "Hello! I a"
+    assert told.out.splitlines()[2] == "Hello! I am the M"
 
 
 def test_characters_that_an_encoding_does_not_know_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
