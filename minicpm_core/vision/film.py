@@ -50,7 +50,7 @@ def decode_frames(
     stream: Any = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
     with stream:  # an open file and no path, so that FFmpeg's own protocols have nothing to open
         try:
-            with av.open(stream, options=_DECODER_OPTIONS) as film:
+            with av.open(stream, options=_DECODER_OPTIONS, metadata_errors="replace") as film:
                 found = [] if not film.streams.video else _sample(film, name, times, most, stack)
         except (av.error.FFmpegError, OSError) as error:
             formats = ", ".join(CONTAINERS)
@@ -62,6 +62,8 @@ def decode_frames(
 
 def _sample(film: Any, name: str, times: Sequence[float] | float, most: int, stack: int) -> list[tuple[Image, float]]:
     track = film.streams.video[0]
+    if track.codec_context is None:
+        raise ValueError(f"the video {name} is in a format that FFmpeg has no decoder for")
     track.thread_type = "AUTO"
     track.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # of the frames, which may be others than told before
     size = track.codec_context.width, track.codec_context.height
