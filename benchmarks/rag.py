@@ -80,7 +80,7 @@ class Tutorial:
 def run(model: str, embeddings: str, *, reranked: bool) -> tuple[str, dict[str, Any]]:
     """Measure everything; return the report and the figures."""
     from langchain_minicpm import ChatMiniCPM
-    from minicpm_core.evaluation import peak_memory
+    from minicpm_core.devices import peak_memory
 
     plain = read_questions(SET / "questions.jsonl")
     questions = plain + read_questions(SET / "paraphrases.jsonl")

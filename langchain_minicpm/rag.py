@@ -12,11 +12,11 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseLLM
-from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.messages.utils import count_tokens_approximately
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
     Runnable,
-    RunnableBinding,
     RunnableConfig,
     RunnableGenerator,
     RunnableLambda,
@@ -26,8 +26,9 @@ from langchain_core.runnables.utils import AddableDict
 from typing_extensions import NotRequired, TypedDict
 
 from langchain_minicpm.chat_models import ChatMiniCPM
-from langchain_minicpm.retrievers import Searchable, open_searchable, search_passages, to_document, to_passage
+from langchain_minicpm.retrievers import MiniCPMRetriever, Searchable, open_searchable, to_document, to_passage
 from langchain_minicpm.settings import MiniCPMSettings
+from langchain_minicpm.unwrapping import refuse_other, takes_grammar, unwrap
 from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.citations import find_citations
 from minicpm_core.follow_up import condense_messages, condense_options, search_query, settle_question
@@ -71,7 +72,7 @@ class RagOutput(TypedDict):
 
 
 def create_rag_chain(
-    llm: Any, index: Searchable | str | Path, *, settings: RagSettings | None = None
+    llm: Any, index: Searchable | BaseRetriever | str | Path, *, settings: RagSettings | None = None
 ) -> Runnable[Any, Any]:
     """Return a runnable that answers questions from the passages of an index, or says that they do not tell.
 
@@ -81,17 +82,25 @@ def create_rag_chain(
     number of a passage that it was given. Pages that are stored as pictures are shown to it as pictures.
 
     Args:
-        llm: any LangChain chat or completion model, or the name of a model for `ChatMiniCPM`.
-        index: the folder of an index, what `load_index` returns, or another LangChain vector store.
+        llm: any LangChain chat or completion model, also bound or `with_retry`, or the name of a model for
+            `ChatMiniCPM`.
+        index: the folder of an index, what `load_index` returns, or another LangChain vector store; or a retriever,
+            whose own `k`, `where`, `reranker` and `budget` hold then.
         settings: None takes those of the index.
 
     Raises:
+        TypeError: an argument that is none of these.
         ValueError: `settings.quote_only` with a model that decodes under no grammar.
     """
-    searchable = open_searchable(index)
+    llm = ChatMiniCPM(model=llm) if isinstance(llm, str | Path) else llm
+    refuse_other(llm)
+    if not isinstance(settings, RagSettings | None):
+        raise TypeError(f"settings is a {type(settings).__name__}; accepted: RagSettings, of minicpm_core.rag")
+    retriever = index if isinstance(index, BaseRetriever) else MiniCPMRetriever(index=open_searchable(index))
+    searchable = getattr(retriever, "index", None)
     rules = settings or getattr(searchable, "settings", None) or RagSettings()
-    steps = RagSteps(ChatMiniCPM(model=llm) if isinstance(llm, str) else llm, searchable, rules)
-    if rules.quote_only and not _takes_grammar(steps.llm):
+    steps = RagSteps(llm, retriever, rules)
+    if rules.quote_only and not takes_grammar(steps.llm):
         kind = type(unwrap(steps.llm)[0]).__name__
         raise ValueError(f"quote_only decodes under a grammar, which this {kind} cannot; use a local ChatMiniCPM")
     answer: Any = steps.answer  # LangChain passes the config too, which its annotation does not tell
@@ -110,7 +119,7 @@ class RagSteps:
     """The steps of the chain; each takes what the earlier ones found."""
 
     llm: Any
-    index: Searchable
+    retriever: BaseRetriever
     settings: RagSettings
 
     @cached_property
@@ -119,21 +128,29 @@ class RagSteps:
         model, options = unwrap(self.llm)
         if not isinstance(model, MiniCPMSettings):
             return None
-        index = self.index if isinstance(self.index, Index) else None
+        searched = getattr(self.retriever, "index", None)
+        index = searched if isinstance(searched, Index) else None
         load = partial(model.load_engine, options.get("model"))
         return EngineSeat(load, index, model.memory_limit, own=model.engine is None)
 
     def read(self, value: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return {"question", "history"} with the history as plain turns."""
-        given = {"question": value} if isinstance(value, str) else dict(value)
-        unknown = sorted(given.keys() - {"question", "chat_history"})
-        question = given.get("question")
-        if unknown or not isinstance(question, str) or not question.strip():
-            raise ValueError(f'the input has {sorted(given)}; accepted: "question" (text) and "chat_history"')
+        given = {"question": value} if isinstance(value, str) else value
+        if not isinstance(given, Mapping):
+            raise TypeError(f'the input is a {type(value).__name__}; accepted: a question, or {{"question": ...}}')
+        if given.keys() - {"question", "chat_history"} or "question" not in given:
+            raise ValueError(f'the input has {sorted(map(str, given))}; accepted: "question" (text) and "chat_history"')
+        question, said = given["question"], given.get("chat_history") or []
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"the question is {question!r:.200}; give a text that is not empty")
+        if isinstance(said, str):
+            raise TypeError(
+                "chat_history is a text; give a list of messages, such as [('human', '...'), ('ai', '...')]"
+            )
         roles = {HumanMessage: "user", AIMessage: "assistant"}
         history = [
             {"role": role, "content": message.text}
-            for message in convert_to_messages(given.get("chat_history") or [])
+            for message in convert_to_messages(said)
             for kind, role in roles.items()
             if isinstance(message, kind)
         ]
@@ -150,7 +167,7 @@ class RagSteps:
         messages = condense_messages(question, history, self.settings, room=room, count_tokens=self._counter(question))
         prompt = self._prompt(messages)
         engine = self.seat.open() if self.seat else None
-        options = condense_options(engine, grammar=_takes_grammar(self.llm)) if engine else {}
+        options = condense_options(engine, grammar=takes_grammar(self.llm)) if engine else {}
         settle = partial(settle_question, question=question, history=history, settings=self.settings)
         rewritten: Runnable[Any, str] = (
             RunnableLambda(lambda _: prompt)
@@ -163,12 +180,17 @@ class RagSteps:
         """Return the state with the passages that are shown to the model, best first, and those without room."""
         if self.seat:
             self.seat.before_search()
-        passages = search_passages(self.index, state["query"], self.settings.k)
+        passages = self._find(state["query"])
         kept = passages
         if not is_out_of_scope(passages, self.settings):
             kept = self._fit(self._question(state), passages)
         context = [to_document(passage) for passage in kept]
         return {**state, "context": context, "dropped": describe_dropped(passages, len(kept))}
+
+    def _find(self, query: str) -> list[Passage]:
+        if isinstance(self.retriever, MiniCPMRetriever):
+            return self.retriever.search(query, k=self.retriever.k or self.settings.k)
+        return [to_passage(document) for document in self.retriever.invoke(query)]
 
     # The model is the last step and not one before a parser: LangChain runs a step's input to its end when the stream
     # is left early, so that the model would go on answering for nobody.
@@ -212,7 +234,7 @@ class RagSteps:
             return RunnablePassthrough(), self.settings.refusals[detect_language(state["question"])]
         question = self._question(state)
         prompt = self._prompt(self._messages(question, passages))
-        if not _takes_grammar(self.llm):
+        if not takes_grammar(self.llm):
             return self.llm, prompt
         grammar = answer_grammar(question, [passage.text for passage in passages], self.settings)
         return self.llm.bind(grammar=grammar), prompt
@@ -269,20 +291,8 @@ class RagSteps:
         return partial(count_tokens_approximately, chars_per_token=CHARS_PER_TOKEN[detect_language(question)])
 
 
-def _takes_grammar(llm: Any) -> bool:
-    model, _ = unwrap(llm)
-    return isinstance(model, MiniCPMSettings) and model.takes_grammar
-
-
-def unwrap(llm: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the model inside `llm.bind(...)`, and the bound options."""
-    options: dict[str, Any] = {}
-    while isinstance(llm, RunnableBinding):
-        options = {**llm.kwargs, **options}
-        llm = llm.bound
-    return llm, options
-
-
 def _text(said: Any) -> str:
     """Return the text of a message, or of a completion model's answer."""
+    if not isinstance(said, str | BaseMessage):
+        raise TypeError(f"llm answers with a {type(said).__name__}, and not with text; give the model itself")
     return said if isinstance(said, str) else str(said.text)

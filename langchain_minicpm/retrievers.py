@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from minicpm_core.index import Index
 from minicpm_core.index.listing import (
+    EMPTY_QUERY,
     NOTHING_FOUND,
     QUERY_DESCRIPTION,
     TOOL_DESCRIPTION,
@@ -37,7 +38,7 @@ def open_searchable(index: Searchable | str | Path) -> Searchable:
     """
     if isinstance(index, str | Path):
         return Index.open(index)
-    own = getattr(index, "index", index)
+    own = getattr(index, "index", None) if isinstance(index, VectorStore) else index
     if isinstance(own, Index):
         return own
     if isinstance(index, VectorStore):
@@ -64,7 +65,9 @@ def search_passages(index: Searchable, query: str, k: int | None = None, **optio
         raise ValueError(
             f"budget joins neighbours of our own index only; {type(index).__name__} has none, leave it out"
         )
-    wanted = k or RagSettings.k
+    wanted = RagSettings.k if k is None else k
+    if wanted < 1:
+        raise ValueError(f"k is {wanted}; at least one passage must be asked for")
     filters = {} if options.get("where") is None else {"filter": options["where"]}
     reranker = options.get("reranker")
     found = index.similarity_search(query, k=wanted if reranker is None else max(wanted, RERANKED), **filters)
@@ -132,6 +135,19 @@ class MiniCPMRetriever(BaseRetriever):
                 self._ready = resolve_reranker(self.reranker)
             return self._ready
 
+    def search(
+        self, query: str, *, k: int | None = None, where: dict[str, Any] | None = None, budget: int | None = None
+    ) -> list[Passage]:
+        """Return the best passages, best first; None takes the retriever's own value, and `where={}` is none."""
+        return search_passages(
+            self.index,
+            query,
+            self.k if k is None else k,
+            where=(self.where if where is None else where) or None,
+            reranker=self.load_reranker(),
+            budget=self.budget if budget is None else budget,
+        )
+
     def _get_relevant_documents(
         self,
         query: str,
@@ -141,9 +157,7 @@ class MiniCPMRetriever(BaseRetriever):
         where: dict[str, Any] | None = None,
         budget: int | None = None,
     ) -> list[Document]:
-        options = {"where": where or self.where, "budget": self.budget if budget is None else budget}
-        passages = search_passages(self.index, query, k or self.k, reranker=self.load_reranker(), **options)
-        return [to_document(passage) for passage in passages]
+        return [to_document(passage) for passage in self.search(query, k=k, where=where, budget=budget)]
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **options: Any
@@ -177,6 +191,8 @@ def create_retriever_tool(
     options: dict[str, Any] = {} if k is None else {"k": k}
 
     def search(query: str) -> tuple[str, list[Document]]:
+        if not query.strip():  # what a small model writes must not end the agent
+            return EMPTY_QUERY, []
         documents = retriever.invoke(query, **options)
         return number_passages([to_passage(document) for document in documents]) or NOTHING_FOUND, documents
 

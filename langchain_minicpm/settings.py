@@ -251,8 +251,10 @@ class MiniCPMSettings(BaseModel):
         """Return the engine's number: 0 for the chosen tokens alone, None for none."""
         wanted = options.get("logprobs", self.logprobs)
         top = options.get("top_logprobs", self.top_logprobs)
-        if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 0):
-            raise ValueError(f"top_logprobs is {top!r}; accepted: 0 or more")
+        if top is not None and (isinstance(top, bool) or not isinstance(top, int) or not 0 <= top <= 20):
+            raise ValueError(f"top_logprobs is {top!r}; accepted: 0 to 20")
+        if wanted not in (None, True, False):
+            raise ValueError(f"logprobs is {wanted!r}; accepted: True or False; top_logprobs tells how many")
         if top and wanted is False:
             raise ValueError(f"top_logprobs is {top}, but logprobs is False; leave one of them out")
         return top or 0 if wanted or (wanted is None and top is not None) else None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, get_origin
 
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
+from typing_extensions import is_typeddict
+
+from minicpm_core.schemas import read_schema
 
 ToolLike = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 _MODES = {"auto": "auto", "none": "none", "any": "any", "required": "any"}
@@ -132,17 +137,22 @@ def to_response_format(response_format: Any) -> dict[str, Any]:
 
 
 def to_json_schema(schema: Any) -> dict[str, Any]:
-    """Return the JSON schema of a pydantic class, TypedDict, dict or tool.
+    """Return the JSON schema of a pydantic class, TypedDict, dataclass, dict or tool.
 
     Raises:
         ValueError: none of these.
     """
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
+    is_class = isinstance(schema, type) and get_origin(schema) is None  # in Python 3.10 list[int] is a type
+    if is_class and issubclass(schema, BaseModel):
         return schema.model_json_schema()
-    if isinstance(schema, type) and issubclass(schema, BaseModelV1):
+    if is_class and issubclass(schema, BaseModelV1):
         return schema.schema()
     if isinstance(schema, Mapping) and not {"function", "input_schema", "parameters", "toolSpec"} & schema.keys():
-        return dict(schema)
-    if not isinstance(schema, (Mapping, type, BaseTool)) and not callable(schema):
-        raise ValueError(f"the schema is {schema!r}; accepted: a pydantic class, a TypedDict, a JSON schema or a tool")
+        return read_schema(dict(schema))
+    known = isinstance(schema, (Mapping, BaseTool)) or inspect.isroutine(schema) or is_typeddict(schema)
+    if not known and not (is_class and is_dataclass(schema)):
+        raise ValueError(
+            f"the schema is {schema!r}; accepted: a pydantic class, a TypedDict, a dataclass, a JSON schema or a tool; "
+            "put other types into the field of one"
+        )
     return convert_to_json_schema(schema)

@@ -43,6 +43,7 @@ PICTURE_ARGUMENTS = tuple(field.name for field in fields(PictureSettings))
 SHOWN_ARGUMENTS = (*SAMPLING_ARGUMENTS, "max_tokens", "stop", "enable_thinking")
 
 _tokenizer_lock = threading.Lock()  # fast tokenizers are not safe to share between threads
+_known_lock = threading.Lock()
 
 
 class EngineFields(LLM):
@@ -107,6 +108,7 @@ class EngineFields(LLM):
     _tokenizer: Any = PrivateAttr(default=None)
     _window: int | None = PrivateAttr(default=None)
     _num_output: int | None = PrivateAttr(default=None)
+    _known_of: dict[str, Any] | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -128,6 +130,8 @@ class EngineFields(LLM):
     @model_validator(mode="after")
     def _check(self) -> EngineFields:
         refuse_password(self.base_url, "base_url", "give the server's key as api_key")
+        if self.engine is not None and not hasattr(self.engine, "checkpoint"):
+            raise ValueError(f"engine is of type {type(self.engine).__name__}; give what minicpm_core.load returns")
         self._sampling({})
         self._pictures({})
         if isinstance(self.stop, list) and not all(self.stop):
@@ -153,6 +157,7 @@ class EngineFields(LLM):
 
     def to_payload(self) -> dict[str, Any]:
         """Return what events tell about the model; nothing is loaded or planned for it."""
+        self._forget_others()
         known = {"context_window": self._window} if self._window else {}
         asked = {name: value for name in SHOWN_ARGUMENTS if (value := getattr(self, name)) is not None}
         return {"class_name": self.class_name(), "model_name": self._model_name, "is_chat_model": True} | known | asked
@@ -163,6 +168,7 @@ class EngineFields(LLM):
 
     def _limits(self) -> tuple[int, int]:
         """Return (context window, most tokens of an answer) without reading weights where that is possible."""
+        self._forget_others()
         if self._window is None and self.engine is None:
             self._window, self._num_output = plan_limits(**self._load_arguments()) or (None, None)
         if self._window is None:
@@ -183,6 +189,7 @@ class EngineFields(LLM):
             from minicpm_core.registry import shared_engine
 
             engine = shared_engine(**self._load_arguments())
+        self._forget_others()
         self._window, self._num_output = engine.context_window, engine.family.sampling.max_new_tokens
         return engine
 
@@ -193,6 +200,14 @@ class EngineFields(LLM):
 
     def _load_arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in LOAD_ARGUMENTS}
+
+    def _forget_others(self) -> None:
+        """Forget what was found out about another model: an assignment or `model_copy(update=)` came in between."""
+        asked = {**self._load_arguments(), "engine": self.engine}
+        with _known_lock:
+            if asked != self._known_of:
+                self._window = self._num_output = self._tokenizer = None
+                self._known_of = asked
 
     def count_tokens(self, text: str | Sequence[ChatMessage], tools: Sequence[Any] | None = None) -> int:
         """Return the tokens of a text as it stands, or of messages with the chat template and `tools` around them."""
@@ -209,6 +224,7 @@ class EngineFields(LLM):
         if self.engine is not None or self.base_url is not None:
             return list(self.load_engine().tokenize(text))
         with _tokenizer_lock:
+            self._forget_others()
             if self._tokenizer is None:
                 from minicpm_core.checkpoints import load_tokenizer, open_checkpoint
 

@@ -62,10 +62,14 @@ class EngineLLM(EngineFields, StructuredAnswers):
     def _count_logprobs(self, given: dict[str, Any]) -> int | None:
         """Return how many of the likeliest tokens to tell, 0 for the drawn ones only, None for nothing."""
         wanted, top = self._choose("logprobs", given), self._choose("top_logprobs", given)
+        if wanted not in (None, True, False):
+            raise ValueError(f"logprobs is {wanted!r}; accepted: True or False; top_logprobs tells how many")
         return None if wanted is False or (wanted is None and not top) else top or 0
 
     def _chat_prompt(self, messages: Sequence[ChatMessage]) -> Prompt:
         """Return the prompt of a chat; the system prompt comes first where the messages bring none."""
+        if other := [type(m).__name__ for m in messages if not isinstance(m, ChatMessage)]:
+            raise TypeError(f"messages are ChatMessage objects; given {other[0]}; for a dict, ChatMessage(**message)")
         if self.messages_to_prompt not in (None, generic_messages_to_prompt):
             if lost := [
                 b.block_type for m in messages for b in m.blocks if b.block_type in ("image", "video", "document")
@@ -80,6 +84,8 @@ class EngineLLM(EngineFields, StructuredAnswers):
 
         Takes `image_documents` out of the arguments of the call; the pictures stand in front of the text.
         """
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt is of type {type(prompt).__name__}; give a text, or messages to `chat`")
         pictures = given.pop("image_documents", None)
         turns: Prompt
         if self.completion_to_prompt not in (None, default_completion_to_prompt) and not formatted:

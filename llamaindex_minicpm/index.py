@@ -203,8 +203,9 @@ class MiniCPMIndexRetriever(BaseRetriever):
             return self._ready
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        asked = query_bundle.custom_embedding_strs or [query_bundle.query_str]  # such as what HyDE imagines
         found = self.documents.search(
-            query_bundle.query_str, self.k, where=self.where, reranker=self.load_reranker(), budget=self.budget
+            " ".join(asked), self.k, where=self.where, reranker=self.load_reranker(), budget=self.budget
         )
         return [to_node(passage) for passage in found]
 

@@ -98,7 +98,7 @@ class MiniCPMQueryEngine(BaseQueryEngine):
 
     def _query(self, query_bundle: QueryBundle) -> Response | StreamingResponse:
         with self._event(query_bundle) as event:
-            prompt = self.steps.find(query_bundle.query_str)
+            prompt = self.steps.find(query_bundle.query_str, query_bundle)
             nodes, metadata = list(prompt.nodes), empty_metadata(prompt)
             response: Response | StreamingResponse
             if self.streaming:
@@ -111,7 +111,7 @@ class MiniCPMQueryEngine(BaseQueryEngine):
 
     async def _aquery(self, query_bundle: QueryBundle) -> Response | AsyncStreamingResponse:
         with self._event(query_bundle) as event:
-            prompt = await self.steps.afind(query_bundle.query_str)
+            prompt = await self.steps.afind(query_bundle.query_str, query_bundle)
             nodes, metadata = list(prompt.nodes), empty_metadata(prompt)
             response: Response | AsyncStreamingResponse
             if self.streaming:

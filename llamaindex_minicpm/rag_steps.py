@@ -12,7 +12,7 @@ from typing import Any
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.llms.llm import LLM
-from llama_index.core.schema import NodeWithScore
+from llama_index.core.schema import NodeWithScore, QueryType
 
 from llamaindex_minicpm.engine_llm import EngineLLM
 from llamaindex_minicpm.index import to_passage
@@ -63,12 +63,12 @@ class RagSteps:
         sees = self.seat is None or self.seat.open().family.vision is not None
         return show_pages(passages, sees=sees, name=str(getattr(self.llm, "model", type(self.llm).__name__)))
 
-    def find(self, question: str, query: str | None = None) -> Prompt:
+    def find(self, question: str, query: QueryType | None = None) -> Prompt:
         """Search with `query` (None: the question) and return what to ask."""
         self._before_search()
         return self._prompt(question, self.retriever.retrieve(query or question))
 
-    async def afind(self, question: str, query: str | None = None) -> Prompt:
+    async def afind(self, question: str, query: QueryType | None = None) -> Prompt:
         """Do the same without blocking the event loop."""
         await asyncio.to_thread(self._before_search)
         nodes = await self.retriever.aretrieve(query or question)

@@ -11,7 +11,10 @@ from typing import Any
 from minicpm_app.ask import ask_as_json, make_chat_model, print_line, stream_answer
 from minicpm_app.documents import prepare_index
 
-HELP = "Type a message. /clear forgets the conversation, /exit or Ctrl-D ends it."
+HELP = (
+    "Type a message. /clear forgets the conversation, /exit or Ctrl-D ends it.\n"
+    "What the context window has no room for is left out, the oldest messages first."
+)
 
 
 def run(options: Namespace) -> int:
@@ -25,15 +28,25 @@ def run(options: Namespace) -> int:
             history.clear()
             continue
         inputs = {"question": line, "chat_history": list(history)}
-        if options.json:
-            result = ask_as_json(chain, inputs)
-            print_line(json.dumps(result, ensure_ascii=False))
-            answer = str(result["answer"])
-        else:
-            answer = stream_answer(chain, inputs)
-            print_line("")
+        try:
+            answer = _answer(chain, inputs, as_json=options.json)
+        except ValueError as error:
+            if not sys.stdin.isatty():
+                raise
+            sys.stderr.write(f"minicpm chat: error: {' '.join(str(error).split())}\n")  # such as a message too long
+            continue
         history += [("human", line), ("ai", answer)]
     return 0
+
+
+def _answer(chain: Any, inputs: dict[str, Any], *, as_json: bool) -> str:
+    if not as_json:
+        answer = stream_answer(chain, inputs)
+        print_line("")
+        return answer
+    result = ask_as_json(chain, inputs)
+    print_line(json.dumps(result, ensure_ascii=False))
+    return str(result["answer"])
 
 
 def _lines() -> Iterator[str]:
@@ -67,5 +80,23 @@ def _plain_chain(options: Namespace) -> Any:
     prompt = ChatPromptTemplate([*start, ("placeholder", "{chat_history}"), ("human", "{question}")])
     if options.system:
         prompt = prompt.partial(system=options.system)
-    answer = prompt | make_chat_model(options) | StrOutputParser()
+    chat = make_chat_model(options)
+    answer = prompt | RunnableLambda(lambda value: fit_turns(value.to_messages(), chat)) | chat | StrOutputParser()
     return RunnableParallel(answer=answer, citations=RunnableLambda(lambda _: []))
+
+
+def fit_turns(messages: list[Any], chat: Any) -> list[Any]:
+    """Return the messages without the oldest turns that the context window has no room for.
+
+    Args:
+        messages: LangChain's, perhaps a system message, then turns of two; the last one and the system message stay.
+        chat: the ChatMiniCPM that is to answer.
+    """
+    from minicpm_core.rag import prompt_room
+
+    room = prompt_room(chat.load_engine().context_window, chat.max_tokens)
+    start = int(messages[0].type == "system")
+    kept = messages[start:]
+    while len(kept) > 1 and chat.get_num_tokens_from_messages([*messages[:start], *kept]) > room:
+        kept = kept[2:]
+    return [*messages[:start], *kept]

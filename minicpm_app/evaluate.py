@@ -35,7 +35,8 @@ def run(options: Namespace) -> int:
     """Measure each row in a process of its own and print it; 1 if one could not be measured."""
     from tqdm import tqdm
 
-    from minicpm_core.evaluation import Failure, evaluate_apart
+    from minicpm_core.evaluation import Failure
+    from minicpm_core.evaluation_process import evaluate_apart
 
     settings, text = _settings(options), read_text(options.text)
     if options.plot:
@@ -97,8 +98,9 @@ def check_model(model: str) -> None:
         OSError: it is not there.
     """
     from minicpm_core.checkpoints import open_checkpoint
+    from minicpm_core.gguf import is_gguf
 
-    if model.lower().endswith(".gguf"):
+    if is_gguf(model):
         raise ValueError(
             f"{model}: perplexity needs the logits of every token, which are not read from GGUF files; accepted: "
             'a checkpoint folder, a hub id, or "demo" (for GGUF files, llama.cpp brings llama-perplexity)'
@@ -223,7 +225,7 @@ def number(value: float) -> str:
 
 def _settings(options: Namespace) -> Settings:
     from minicpm_core.evaluation import Settings
-    from minicpm_core.memory import parse_bytes
+    from minicpm_core.sizes import parse_bytes
 
     if options.memory_limit is not None:
         parse_bytes(options.memory_limit)

@@ -42,7 +42,7 @@ def run(options: Namespace) -> int:
     from tqdm import tqdm
 
     from minicpm_app.rag_questions import UNRELATED, write_questions
-    from minicpm_core.evaluation import peak_memory
+    from minicpm_core.devices import peak_memory
     from minicpm_core.index import Index
     from minicpm_core.rag_evaluation import Question, read_questions
 

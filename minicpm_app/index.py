@@ -26,7 +26,5 @@ def run(options: Namespace) -> int:
     pages = f" and {report.pages} pages as pictures" if report.pages else ""
     place = options.chroma_url or options.index
     print_line(f"{place}: {counts}; {report.chunks} passages{pages} in all, {report.seconds:.1f} s")
-    for note in report.notes:
-        print_line(note)
     warn_of_failures(report)
     return 0

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from minicpm_core.decoding import MarkerSplitter, ReasoningSplitter, StopTexts, TokenDecoder
-from minicpm_core.guidance import Constraint, GrammarTokenizer, Guide
+from minicpm_core.guidance import Constraint, Guide
 from minicpm_core.logprobs import read_logprob
 from minicpm_core.sampler import Sampler
 from minicpm_core.types import Chunk, FinishReason, Sampling, TokenLogprob, ToolCall, Usage, make_call_id
 
 if TYPE_CHECKING:
     from minicpm_core.families import Family
+    from minicpm_core.vocabulary import Vocabulary
 
 
 class CallReader(Protocol):
@@ -59,18 +59,6 @@ class Request:
     openings: tuple[str, ...] = ()
     read_calls: Callable[[], CallReader] | None = None
     logprobs: int | None = None
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """A model's tokenizer, the lock around it, and what it is to an answer."""
-
-    tokenizer: Any
-    lock: threading.Lock
-    stop_ids: frozenset[int]
-    hidden_ids: frozenset[int]
-    """Special tokens that are no part of the text."""
-    grammar: GrammarTokenizer
 
 
 class Answer:

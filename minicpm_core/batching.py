@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from minicpm_core.answers import Answer
+from minicpm_core.answers import Answer, Request
 from minicpm_core.batch_caches import open_cache
 from minicpm_core.memory_plan import PREFILL_CHUNK
 from minicpm_core.types import Chunk
@@ -29,6 +29,33 @@ class _Row:
         if not self.waiting:
             self.waiting, logprobs = self.answer.choose(logits)
             self.read(self.waiting, logprobs)
+
+
+def group_requests(requests: Sequence[Request], batch_size: int, tokens: int) -> Iterator[list[int]]:
+    """Yield the places of requests that run together: of similar length, and whose caches fit into the memory.
+
+    Args:
+        requests: in the order of their places.
+        batch_size: requests in a group at most.
+        tokens: that the caches of a group may hold; 0 runs the requests one by one, in their order.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; accepted: 1 or more")
+    if not tokens:
+        yield from ([n] for n in range(len(requests)))
+        return
+    group: list[int] = []
+    for n in sorted(range(len(requests)), key=lambda n: len(requests[n].prompt_ids)):
+        longest = len(requests[n].prompt_ids) + max(requests[m].sampling.max_new_tokens or 0 for m in [*group, n])
+        if group and (len(group) == batch_size or longest * (len(group) + 1) > tokens):
+            yield group
+            group = []
+        group.append(n)
+    if group:
+        yield group
 
 
 def generate_batch(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minicpm_core.activations import register_activation
+from minicpm_core.errors import is_exhaustion
 from minicpm_core.families import Family, find_family
 from minicpm_core.files import check_tokenizer, find_weight_files, has_file, read_json, read_text
 from minicpm_core.quantization import computes_here, stored_quantization, unsuitable_modules
@@ -82,10 +83,12 @@ def open_checkpoint(model: str | Path, *, family: str | None = None, revision: s
 
 def find_folder(model: str | Path, *, revision: str | None = None) -> Path:
     """Return the local folder of `model`, downloading a hub id where it is not cached."""
-    if model == "demo":
-        return DEMO
-    path = Path(model).expanduser()
+    if not str(model).strip():
+        raise ValueError('model is empty; give a folder, a hub id such as "openbmb/MiniCPM5-1B", or "demo"')
+    path = DEMO if model == "demo" else Path(model).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} belongs to a hub id; {model} is a folder on this machine")
         return path
     if path.is_file():
         raise ValueError(f"{model} is a file; give the checkpoint's folder (of files, load() takes *.gguf only)")
@@ -223,7 +226,7 @@ def _explain(error: RuntimeError, folder: Path) -> Exception | None:
     """Return what to raise for an error of torch or transformers while weights are loaded, None for it itself."""
     text = " ".join(str(error).split())
     reason = text[:300]
-    if "out of memory" in text.lower() or "can't allocate memory" in text:
+    if is_exhaustion(error):
         return MemoryError(
             f"the memory did not suffice to load {folder}: {reason}; free some, choose a smaller quantization, or see "
             "what would fit with `minicpm doctor`"

@@ -47,8 +47,8 @@ class StopTexts:
     """Ends a text where the first stop text that is complete begins; holds back only what may be the start of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        if any(not stop for stop in stops):
-            raise ValueError(f"stop texts must not be empty; given: {list(stops)}")
+        if any(not isinstance(stop, str) or not stop for stop in stops):
+            raise ValueError(f"stop texts are strings and must not be empty; given: {list(stops)}")
         self._stops = tuple(stops)
         self._held = ""
         self.found = False

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from minicpm_core.adapters import switch as switch_adapter
-from minicpm_core.answers import Answer, Request, Vocabulary
-from minicpm_core.batching import generate_batch
+from minicpm_core.answers import Answer, Request
+from minicpm_core.batching import generate_batch, group_requests
 from minicpm_core.checkpoints import Checkpoint
-from minicpm_core.control_tokens import ControlTokens, find_markers, refuse_half_characters
-from minicpm_core.decoding import THINK
 from minicpm_core.exhaustion import explain_exhaustion
-from minicpm_core.families import Family
 from minicpm_core.generation import generate_chunks
-from minicpm_core.guidance import GrammarTokenizer
 from minicpm_core.handover import Stop
 from minicpm_core.memory_plan import MemoryPlan
-from minicpm_core.messages import check_messages
 from minicpm_core.picture_settings import PictureSettings
 from minicpm_core.plans import AnswerPlan, Grammar, plan_answer
 from minicpm_core.prefix import Prefixes
-from minicpm_core.rendering import lay_out
-from minicpm_core.templates import render_template
+from minicpm_core.prompts import PromptEncoder
 from minicpm_core.tools import read_tools
 from minicpm_core.types import Chunk, Message, Prompt, Sampling
 from minicpm_core.vision.features import FeatureCache
-from minicpm_core.vision.prompt import Pictures, take_pictures
+from minicpm_core.vocabulary import Vocabulary
 from minicpm_core.worker import Worker
 
 
@@ -51,26 +45,16 @@ class Engine:
     ) -> None:
         self.checkpoint = checkpoint
         self.family = checkpoint.family
-        vision = checkpoint.family.vision
-        self._reader = import_module(vision.module).load_pictures(checkpoint) if vision else None
         self.model = model
         self._adapted = adapted  # PEFT's handle on the adapters inside the model
         self.tokenizer = tokenizer
         self.context_window = memory.context_window
         self._memory = memory
-        self._tokenizer_lock = threading.Lock()  # fast tokenizers are not safe to share between threads
-        stop_ids = _stop_ids(checkpoint, tokenizer)
-        grammar = GrammarTokenizer(tokenizer, self._tokenizer_lock, sorted(stop_ids))
-        hidden = _hidden_ids(checkpoint.family, tokenizer)
-        self._vocabulary = Vocabulary(tokenizer, self._tokenizer_lock, stop_ids, hidden, grammar)
+        self._prompts = PromptEncoder(checkpoint, tokenizer)
+        self._vocabulary = Vocabulary.read(checkpoint, tokenizer, self._prompts.lock)
         self._prefixes = Prefixes(memory.context_window)  # the plan has room for so many tokens
         self._features = FeatureCache(memory.picture_cache)
-        self._control = ControlTokens(
-            tokenizer,
-            template=str(tokenizer.chat_template),
-            markers=find_markers(self.family).union(self._reader.markers.texts if self._reader else ()),
-            thoughts=self.family.tags,
-        )
+        self._batch_tokens = 0 if self.family.vision else memory.cache_tokens
         self._worker = Worker(checkpoint.name)
         self._close = weakref.finalize(self, self._worker.close)
 
@@ -99,8 +83,6 @@ class Engine:
         """Do what `stream` does without blocking the event loop."""
 
         async def run() -> AsyncIterator[Chunk]:
-            import asyncio
-
             request = await asyncio.to_thread(self.prepare, messages, **options)
             stream = self._worker.astream(partial(self._generate, request), Stop(timeout))
             async with aclosing(stream) as chunks:
@@ -111,7 +93,7 @@ class Engine:
 
     def generate(self, messages: Prompt, **options: Any) -> Chunk:
         """Return the whole answer: the sum of `stream`."""
-        return sum_chunks(self.stream(messages, **options))
+        return sum(self.stream(messages, **options), Chunk())
 
     async def agenerate(self, messages: Prompt, **options: Any) -> Chunk:
         """Do what `generate` does without blocking the event loop."""
@@ -135,7 +117,7 @@ class Engine:
         """
         requests, stop = [self.prepare(prompt, **options) for prompt in prompts], Stop(timeout)
         answers: dict[int, Chunk] = {}
-        for group in self._group(requests, batch_size):
+        for group in group_requests(requests, batch_size, self._batch_tokens):
             answers.update(self._worker.stream(partial(self._generate_group, requests, group), stop.renewed()))
         return [answers[n] for n in range(len(requests))]
 
@@ -143,11 +125,9 @@ class Engine:
         self, prompts: Sequence[Prompt], *, batch_size: int = 8, timeout: float | None = None, **options: Any
     ) -> list[Chunk]:
         """Do what `generate_batch` does without blocking the event loop."""
-        import asyncio
-
         requests, stop = [await asyncio.to_thread(self.prepare, prompt, **options) for prompt in prompts], Stop(timeout)
         answers: dict[int, Chunk] = {}
-        for group in self._group(requests, batch_size):
+        for group in group_requests(requests, batch_size, self._batch_tokens):
             stream = self._worker.astream(partial(self._generate_group, requests, group), stop.renewed())
             async with aclosing(stream) as finished:
                 async for place, answer in finished:
@@ -203,99 +183,43 @@ class Engine:
             response_schema=response_schema,
             grammar=grammar,
         )
-        text, prompt_ids, shown = self._encode(messages, enable_thinking, plan, pictures)
-        if not prompt_ids:
-            raise ValueError("the prompt is empty; give at least one character")
-        room = self.context_window - len(prompt_ids)
-        if room < 1:
-            raise ValueError(
-                f"the prompt has {len(prompt_ids)} tokens{shown.describe() if shown else ''} and the context window "
-                f"{self.context_window}, of which one must be left for the answer; shorten the prompt, or load with a "
-                "larger context_window or memory_limit"
-            )
-        family = self.family
-        defaults = (family.thinking_sampling if enable_thinking else None) or family.sampling
+        prompt = self._prompts.encode(messages, plan, enable_thinking=enable_thinking, pictures=pictures)
+        room = prompt.leave_room(self.context_window)
+        defaults = (self.family.thinking_sampling if enable_thinking else None) or self.family.sampling
         chosen = (sampling or Sampling()).over(defaults)
         chosen = replace(chosen, max_new_tokens=min(chosen.max_new_tokens or room, room))
-        opened = family.thinking and text.rstrip().endswith(THINK[0])
-        characters = min(max(len(text) / len(prompt_ids), 0.5), 2.0)  # models may write rarer text
+        characters = min(max(prompt.characters_per_token, 0.5), 2.0)  # models may write rarer text
         constraint = plan.constrain(self._vocabulary.grammar.marker, characters)
         if constraint and not constraint.forbidden:  # what is wrong with it is told before the request waits
             self._vocabulary.grammar.compile(constraint.write(chosen.max_new_tokens or room))
         return Request(
-            tuple(prompt_ids),
+            prompt.ids,
             chosen,
             tuple(stop or ()),
-            opened,
-            shown,
+            self.family.thinking and prompt.opens_thinking,
+            prompt.pictures,
             constraint,
             plan.openings,
             plan.read_calls,
             logprobs,
         )
 
-    def encode(
-        self,
-        messages: Prompt,
-        *,
-        enable_thinking: bool | None = None,
-        tools: Any = None,
-        pictures: PictureSettings | None = None,
-    ) -> list[int]:
-        """Return the prompt's token ids, BOS included where the family begins with it."""
-        return self._encode(messages, enable_thinking, self._show(tools), pictures)[1]
+    def encode(self, messages: Prompt, *, tools: Any = None, **options: Any) -> list[int]:
+        """Return the prompt's token ids, BOS included where the family begins with it.
 
-    def _encode(
-        self, messages: Prompt, enable_thinking: bool | None, plan: AnswerPlan, settings: PictureSettings | None
-    ) -> tuple[str, list[int], Pictures | None]:
-        """Return the prompt's text, seams inside what only looks like control tokens, its token ids and pictures."""
-        text, pictures = (
-            (messages, None) if isinstance(messages, str) else self._render(messages, enable_thinking, plan, settings)
-        )
-        with self._tokenizer_lock:
-            ids, offsets = self._control.encode(text, offsets=pictures is not None)
-        bos = self.tokenizer.bos_token_id
-        added = self.family.add_bos and bos is not None and ids[:1] != [bos]
-        if pictures:
-            pictures = pictures.at_tokens(offsets, shift=int(added))
-        return text, [bos, *ids] if added else ids, pictures
+        Args:
+            messages: as for `stream`.
+            tools: that the prompt tells of.
+            **options: `enable_thinking` and `pictures`, as for `prepare`.
+        """
+        return list(self._prompts.encode(messages, self._show(tools), **options).ids)
 
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        enable_thinking: bool | None = None,
-        tools: Any = None,
-        pictures: PictureSettings | None = None,
-    ) -> str:
-        """Return the prompt text that the chat template makes of the messages."""
-        return self._control.join(self._render(messages, enable_thinking, self._show(tools), pictures)[0])
+    def render(self, messages: Sequence[Message], *, tools: Any = None, **options: Any) -> str:
+        """Return the prompt text that the chat template makes of the messages; the arguments are those of `encode`."""
+        return self._prompts.render(messages, self._show(tools), **options)
 
     def _show(self, tools: Any) -> AnswerPlan:
         return AnswerPlan(self.family.dialect, shown=read_tools(tools or ()))
-
-    def _render(
-        self,
-        messages: Sequence[Message],
-        enable_thinking: bool | None,
-        plan: AnswerPlan,
-        settings: PictureSettings | None = None,
-    ) -> tuple[str, Pictures | None]:
-        settings, reader = settings or PictureSettings(), None
-        if self._reader:
-            settings = settings.over(self._reader.defaults)
-            reader = self._reader.adapt(settings)
-        else:
-            settings.refuse_unseen()
-        checked = check_messages(messages, vision=reader is not None, settings=settings)
-        template = str(self.tokenizer.chat_template)
-        laid, tools = lay_out(checked, plan.shown, plan.schema, plan.dialect, template, self._control)
-        options = {"tools": tools, "enable_thinking": enable_thinking}
-        options = {name: value for name, value in options.items() if value is not None}
-        marked = take_pictures(laid, reader) if reader else None
-        with self._tokenizer_lock:
-            text = render_template(self.tokenizer, marked.messages if marked else laid, **options)
-        return marked.insert_into(text) if marked else (text, None)
 
     def count_tokens(
         self, text: str | Sequence[Message], *, tools: Any = None, pictures: PictureSettings | None = None
@@ -308,9 +232,7 @@ class Engine:
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text as it stands, nothing added."""
-        refuse_half_characters(text)
-        with self._tokenizer_lock:
-            return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self._prompts.tokenize(text)
 
     def memory_report(self) -> dict[str, int]:
         """Return bytes: the plan's parts, its "weights" (of all kinds) and "total"; "parameters" are those in fact."""
@@ -352,10 +274,9 @@ class Engine:
 
     def _generate(self, request: Request, cancelled: threading.Event) -> Iterator[Chunk]:
         answer = Answer(request, self.family, self._vocabulary)
-        ids, pictures = list(request.prompt_ids), request.pictures
+        ids, kept = list(request.prompt_ids), (self._prefixes, self._features)
         chunk = self._memory.prefill_chunk
-        kept = self._prefixes, self._features
-        chunks = generate_chunks(self.model, ids, pictures, answer, cancelled, *kept, prefill_chunk=chunk)
+        chunks = generate_chunks(self.model, ids, request.pictures, answer, cancelled, *kept, prefill_chunk=chunk)
         return explain_exhaustion(chunks, self._memory, [request], self._forget)
 
     def _forget(self) -> None:
@@ -366,57 +287,15 @@ class Engine:
     def _generate_group(
         self, requests: Sequence[Request], group: Sequence[int], cancelled: threading.Event
     ) -> Iterator[tuple[int, Chunk]]:
+        asked = [requests[n] for n in group]
         if len(group) == 1:
-            chunks = list(self._generate(requests[group[0]], cancelled))
+            chunks = list(self._generate(asked[0], cancelled))
             if not cancelled.is_set():
-                yield group[0], sum_chunks(iter(chunks))
+                yield group[0], sum(chunks, Chunk())
             return
         self._prefixes.clear()  # a batch may take all the memory there is for caches
-        answers = [Answer(requests[n], self.family, self._vocabulary) for n in group]
-        prompts = [requests[n].prompt_ids for n in group]
-        chunk = self._memory.prefill_chunk
-        finished = generate_batch(self.model, prompts, answers, cancelled, prefill_chunk=chunk)
-        asked = [requests[n] for n in group]
+        answers = [Answer(request, self.family, self._vocabulary) for request in asked]
+        prompts = [request.prompt_ids for request in asked]
+        finished = generate_batch(self.model, prompts, answers, cancelled, prefill_chunk=self._memory.prefill_chunk)
         for place, answer in explain_exhaustion(finished, self._memory, asked, self._forget):
             yield group[place], answer
-
-    def _group(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:
-        """Yield the places of requests that run together: of similar length, and whose caches fit into the memory."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; accepted: 1 or more")
-        memory = self._memory
-        spare = max((memory.limit or memory.total) - memory.total, 0) + memory.kv_cache
-        tokens = spare // max(memory.kv_cache // memory.context_window, 1)
-        group: list[int] = []
-        for n in sorted(range(len(requests)), key=lambda n: len(requests[n].prompt_ids)):
-            longest = len(requests[n].prompt_ids) + max(requests[m].sampling.max_new_tokens or 0 for m in [*group, n])
-            if group and (len(group) == batch_size or self.family.vision or longest * (len(group) + 1) > tokens):
-                yield group
-                group = []
-            group.append(n)
-        if group:
-            yield group
-
-
-def sum_chunks(chunks: Iterator[Chunk]) -> Chunk:
-    """Return the whole that the chunks add up to."""
-    return sum(chunks, Chunk())
-
-
-def _stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> frozenset[int]:
-    ids: set[int] = set()
-    for value in (checkpoint.config.get("eos_token_id"), checkpoint.generation_config.get("eos_token_id")):
-        ids.update(value if isinstance(value, list) else [] if value is None else [value])
-    vocabulary = tokenizer.get_vocab()
-    ids.update(vocabulary[text] for text in checkpoint.family.stop_tokens if text in vocabulary)
-    if tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
-    return frozenset(ids)
-
-
-def _hidden_ids(family: Family, tokenizer: Any) -> frozenset[int]:
-    """Return the special tokens that are no part of an answer's text; those of reasoning and calls are read as text."""
-    seen = family.dialect.write_calls([("f", {"x": "<", "y": 1})]) + "".join("".join(tags) for tags in family.tags)
-    seen += "<ref></ref><box></box>"  # of texts with places (`ocr`)
-    added = tokenizer.added_tokens_decoder.items()
-    return frozenset(i for i, token in added if token.special and token.content not in seen)

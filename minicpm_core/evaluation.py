@@ -1,32 +1,24 @@
-"""What a quantisation costs and saves: perplexity, memory, loading time and speed, each row in a process of its own."""
+"""What a quantisation costs and saves: perplexity, memory, loading time and speed."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import random
-import signal
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from minicpm_core.checkpoints import open_checkpoint
+from minicpm_core.devices import peak_memory
 from minicpm_core.perplexity import log_likelihoods
-from minicpm_core.quiet import quiet
-from minicpm_core.threads import wait_briefly
+from minicpm_core.speed import measure_speed, wait_for
 
 TEXT = Path(__file__).with_name("evaluation.txt")
 """English and Chinese prose that was written for this package, so that no model was trained on it."""
 WINDOW = 1024
-PROMPT_TOKENS, DECODE_TOKENS, ROUNDS = 512, 32, 3
-_CHILD = "import sys; sys.path[:] = sys.argv[1:]; from minicpm_core.evaluation import main; main()"
+DECODE_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -131,28 +123,6 @@ class Failure:
     error: str
 
 
-def evaluate_apart(model: str, quantization: str, text: str, settings: Settings) -> Evaluation | Failure:
-    """Do what `evaluate` does in a process of its own, so that the memory is that row's own.
-
-    What goes wrong there, the system's end of the process included, is a `Failure`.
-    """
-    request = {"model": model, "quantization": quantization, "text": text, "settings": asdict(settings)}
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, *sys.path],
-        input=json.dumps(request),
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    if done.returncode:
-        return Failure(model, quantization, _describe_end(done.returncode, done.stderr))
-    answer = json.loads(done.stdout)
-    if "error" in answer:
-        return Failure(model, quantization, answer["error"])
-    sys.stderr.write(done.stderr)  # warnings
-    return Evaluation(**answer | {"log_likelihoods": tuple(answer["log_likelihoods"])})
-
-
 def evaluate(model: str, quantization: str, text: str, settings: Settings | None = None) -> Evaluation:
     """Load a model and measure it, in this process.
 
@@ -182,7 +152,7 @@ def evaluate(model: str, quantization: str, text: str, settings: Settings | None
         context_window=settings.context_window,
     ) as engine:
         device = engine.model.device
-        _wait_for(device)
+        wait_for(device)
         load_seconds = time.perf_counter() - started
         ids, length = engine.encode(text), engine.count_tokens(text)  # the former may begin with BOS
         if length < 2:
@@ -190,7 +160,9 @@ def evaluate(model: str, quantization: str, text: str, settings: Settings | None
         window, stride = _choose_windows(engine.context_window, settings)
         chunk, most = engine._memory.prefill_chunk, settings.max_tokens_scored or len(ids)
         with torch.inference_mode():
-            prompt_tokens, prefill, decode = _time(engine, ids, chunk, settings)
+            prompt_tokens, prefill, decode = measure_speed(
+                engine, ids, settings.prompt_tokens, settings.decode_tokens, seed=settings.seed
+            )
             peak = peak_memory(device)
             scored = log_likelihoods(engine.model, ids[: most + 1], window=window, stride=stride, piece=chunk)
         return Evaluation(
@@ -214,29 +186,9 @@ def evaluate(model: str, quantization: str, text: str, settings: Settings | None
         )
 
 
-def peak_memory(device: Any) -> int | None:
-    """Return the most bytes that this process has held at once, on CUDA those allocated there; None if unknown."""
-    if device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    try:  # not ru_maxrss, which starts with that of the parent
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
-
-
 def _import_for(model: str, quantization: str) -> None:
     """Import what loading would import, and download what it would, so that they are no part of its time."""
     import transformers
-
-    from minicpm_core.checkpoints import open_checkpoint
 
     family = open_checkpoint(model).family
     getattr(transformers, family.model_class)
@@ -254,76 +206,8 @@ def _choose_windows(context_window: int, settings: Settings) -> tuple[int, int]:
     return window, stride
 
 
-def _time(engine: Any, ids: Sequence[int], chunk: int, settings: Settings) -> tuple[int, float, float]:
-    """Return the prompt's length, and tokens per second of reading it and of decoding, medians of some rounds.
-
-    The tokens are those of the text in random order, also the decoded ones, so that every row has the same work.
-    """
-    from minicpm_core.prefix import Context, Prefixes
-
-    model, decode = engine.model, settings.decode_tokens
-    room = engine.context_window - decode
-    prompt = min(PROMPT_TOKENS, room) if settings.prompt_tokens is None else settings.prompt_tokens
-    if decode < 1 or not 1 <= prompt <= room:
-        raise ValueError(
-            f"a prompt of {prompt} tokens and {decode} decoded ones do not fit the context window of "
-            f"{engine.context_window}; give fewer, or a larger context_window"
-        )
-    drawn = random.Random(settings.seed).choices(ids[1:], k=prompt + decode)
-    seconds: list[tuple[float, float]] = []
-    for length in (min(prompt, 32), *[prompt] * ROUNDS):  # the first only wakes what works at first use
-        context = Context(model, Prefixes(0))
-        started = time.perf_counter()
-        for start in range(0, length, chunk):
-            context.read(drawn[start : min(start + chunk, length)])
-        _wait_for(model.device)
-        read = time.perf_counter()
-        for token in drawn[prompt:]:
-            context.read([token])
-        _wait_for(model.device)
-        seconds.append((read - started, time.perf_counter() - read))
-    prefill, decoding = (statistics.median(column) for column in zip(*seconds[1:], strict=True))
-    return prompt, prompt / prefill, decode / decoding
-
-
-def _wait_for(device: Any) -> None:
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize(device)
-
-
 def _exp(value: float) -> float:
     try:
         return math.exp(value)
     except OverflowError:
         return math.inf
-
-
-def _describe_end(code: int, stderr: str) -> str:
-    """Return why a process ended that gave no answer."""
-    if code < 0:
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        memory = ", as it does when the memory runs out" if name == "SIGKILL" else ""
-        return f"the process was ended by the system ({name}){memory}"
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    return f"the process ended with code {code}: {lines[-1].strip() if lines else 'it said nothing'}"
-
-
-def main() -> None:
-    """Measure what the JSON on standard input asks for; print JSON: an `Evaluation`, or {"error"}."""
-    wait_briefly()
-    os.environ["MINICPM_CACHE"] = "off"  # a row must not depend on what an earlier one has left
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
-        os.dup2(2, 1)  # what libraries print is no part of the answer
-        request = json.loads(sys.stdin.buffer.read())
-        settings = Settings(**request.pop("settings"))
-        try:
-            with quiet():  # bitsandbytes logs a line per layer and token in int8
-                answer: dict[str, Any] = asdict(evaluate(settings=settings, **request))
-        except Exception as error:
-            answer = {"error": " ".join(str(error).split()) or type(error).__name__}
-        out.write(json.dumps(answer))

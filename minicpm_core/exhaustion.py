@@ -1,4 +1,4 @@
-"""Memory that runs out in the middle of an answer: what it is recognised by, what is freed, and what would help."""
+"""Memory that runs out in the middle of an answer: what is freed, and what would help."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from minicpm_core.errors import OutOfMemoryError
+from minicpm_core.errors import OutOfMemoryError, is_exhaustion
 from minicpm_core.memory_plan import MemoryPlan
 from minicpm_core.sizes import gib
 
@@ -14,17 +14,6 @@ if TYPE_CHECKING:
     from minicpm_core.answers import Request
 
 T = TypeVar("T")
-
-_SIGNS = ("out of memory", "can't allocate memory", "bad_alloc", "not enough memory", "failed to allocate")
-"""What torch's allocators, oneDNN, CUDA's libraries and llama.cpp say; torch raises most of it as RuntimeError."""
-
-
-def is_exhaustion(error: BaseException) -> bool:
-    """Tell whether an error says that there was no more memory."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
 
 
 def explain_exhaustion(

@@ -78,7 +78,8 @@ class GrammarTokenizer:
         matcher = LLMatcher(self.made, grammar, log_level=0)
         if matcher.is_error():
             reason = matcher.get_error().strip().splitlines()
-            raise ValueError(f"the grammar of the tools or the schema cannot be used: {reason[0] if reason else '?'}")
+            which = "the given one, or that of the tools or the schema"
+            raise ValueError(f"the grammar ({which}) cannot be used: {reason[0] if reason else '?'}")
         return matcher
 
     def encode(self, text: str) -> list[int]:

@@ -30,7 +30,7 @@ class Stop(threading.Event):
 
     def __init__(self, timeout: float | None = None) -> None:
         super().__init__()
-        if timeout is not None and not timeout > 0:
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
             raise ValueError(f"timeout is {timeout!r}; accepted: seconds above 0, or None")
         self.begun = False
         self._timeout = timeout

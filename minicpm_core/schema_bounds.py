@@ -8,8 +8,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from minicpm_core.schema_expansion import MAX_COUNT, MAX_INTEGER, has_multiple, number_range, walk
+from minicpm_core.schema_expansion import MAX_COUNT, walk
 from minicpm_core.schema_joining import Schema
+from minicpm_core.schema_numbers import MAX_INTEGER, has_multiple, number_range
 
 JSON_OPTIONS = {
     "whitespace_flexible": False,

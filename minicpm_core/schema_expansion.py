@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import Any
 
 from minicpm_core.schema_joining import Impossible, Schema, join, modernize, names_of
+from minicpm_core.schema_numbers import NUMBER_KEYWORDS, read_integer, read_number
 
 Trail = tuple[str, ...]
 
 MAX_NODES = 2000
 MAX_COUNT = 100_000
-MAX_INTEGER = 2**63 - 1
 KEYWORDS = {
     "object": {"properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties"},
     "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"},
     "string": {"pattern", "format", "minLength", "maxLength"},
-    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+    "number": NUMBER_KEYWORDS,
 }
 TYPES = ("string", "number", "boolean", "null", "array", "object")
 
@@ -159,28 +157,10 @@ class _Expansion:
         return node | {key: schema[key] for key in ("pattern", "format") if isinstance(schema.get(key), str)}
 
     def _number(self, schema: Schema, path: str, trail: Trail) -> Schema:
-        node: Schema = {"type": "number"}
-        for key in sorted(KEYWORDS["number"] & schema.keys()):
-            value = schema[key]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"{path}: {key} is {value!r:.80}; accepted: a number")
-            node[key] = value
-        if schema.get("type") != ["integer"]:
-            _check_range(node, path)
-        return node
+        return read_number(schema, path)
 
     def _integer(self, schema: Schema, path: str, trail: Trail) -> Schema:
-        given = self._number(schema, path, trail)
-        node: Schema = {"type": "integer"}
-        least = [math.ceil(given["minimum"])] if "minimum" in given else []
-        least += [math.floor(given["exclusiveMinimum"]) + 1] if "exclusiveMinimum" in given else []
-        most = [math.floor(given["maximum"])] if "maximum" in given else []
-        most += [math.ceil(given["exclusiveMaximum"]) - 1] if "exclusiveMaximum" in given else []
-        node |= {"minimum": max(least)} if least else {}
-        node |= {"maximum": min(most)} if most else {}
-        node |= {"multipleOf": given["multipleOf"]} if "multipleOf" in given else {}
-        _check_range(node, path)
-        return node
+        return read_integer(schema, path)
 
     def _array(self, schema: Schema, path: str, trail: Trail) -> Schema:
         node: Schema = {"type": "array", "prefixItems": []} | _counts(schema, "minItems", "maxItems", path)
@@ -230,39 +210,6 @@ class _Expansion:
                 if node.get("minProperties", 0) > len(node["properties"]):
                     raise
         return node
-
-
-def number_range(node: Schema) -> tuple[Any, Any, Any]:
-    """Return the least and the most that a number may be, and its step; None where open."""
-    least = [node[key] for key in ("minimum", "exclusiveMinimum") if key in node]
-    most = [node[key] for key in ("maximum", "exclusiveMaximum") if key in node]
-    return max(least, default=None), min(most, default=None), node.get("multipleOf")
-
-
-def has_multiple(node: Schema, step: float) -> bool:
-    """Return whether a closed range holds a multiple of a step."""
-    least, most, _ = number_range(node)
-    width = Fraction(str(step))
-    first = math.ceil(Fraction(str(least)) / width)
-    first += first * width == Fraction(str(node.get("exclusiveMinimum", math.nan))) if "exclusiveMinimum" in node else 0
-    value = first * width
-    return value < Fraction(str(node["exclusiveMaximum"])) if _is_tight(node, most) else value <= Fraction(str(most))
-
-
-def _is_tight(node: Schema, most: Any) -> bool:
-    return bool(node.get("exclusiveMaximum") == most)
-
-
-def _check_range(node: Schema, path: str) -> None:
-    least, most, step = number_range(node)
-    if step is not None and step <= 0:
-        raise ValueError(f"{path}: multipleOf is {step}; accepted: above 0")
-    if least is not None and most is not None:
-        open_ended = least in (node.get("exclusiveMinimum"),) or _is_tight(node, most)
-        if least > most or (least == most and open_ended) or (step and not has_multiple(node, step)):
-            raise Impossible(f"{path}: no number follows {node}")
-    if (least or 0) > MAX_INTEGER or (most or 0) < -MAX_INTEGER:
-        raise Impossible(f"{path}: numbers beyond 64 bits are not written; asked for {node}")
 
 
 def _types(schema: Schema, path: str) -> list[str]:

@@ -16,14 +16,27 @@ from minicpm_core.schema_joining import Schema, modernize
 
 __all__ = ["JSON_OPTIONS", "bound", "find_error", "lark_json", "make_check", "read_schema"]
 
+_KEYWORDS = frozenset(
+    "type enum const properties required additionalProperties patternProperties propertyNames minProperties "
+    "maxProperties items prefixItems contains minItems maxItems uniqueItems minLength maxLength pattern format minimum "
+    "maximum exclusiveMinimum exclusiveMaximum multipleOf anyOf oneOf allOf not if $ref $defs definitions $schema $id "
+    "title description default examples nullable".split()
+)
+
 
 def read_schema(schema: Any) -> Schema:
     """Return the JSON schema of a dict, a pydantic class (2 or 1) or a TypedDict.
 
     Raises:
         TypeError: something else was given.
+        ValueError: a dict without any keyword of JSON Schema, such as {"name": "str"}, which would allow everything.
     """
     if isinstance(schema, dict):
+        if schema and not schema.keys() & _KEYWORDS:
+            raise ValueError(
+                f"the schema {schema!r:.200} has no keyword of JSON Schema; write it as "
+                '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
+            )
         return schema
     if inspect.isclass(schema):
         if hasattr(schema, "model_json_schema"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -35,16 +36,18 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        checks: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
-            "temperature": (self.temperature, lambda v: 0 <= v <= 10, "0 to 10"),
-            "top_p": (self.top_p, lambda v: 0 < v <= 1, "above 0, up to 1"),
-            "top_k": (self.top_k, lambda v: v >= 0, "0 (all tokens) or more"),
-            "repetition_penalty": (self.repetition_penalty, lambda v: v > 0, "above 0"),
-            "max_new_tokens": (self.max_new_tokens, lambda v: v >= 1, "1 or more"),
+        checks: dict[str, tuple[type, Callable[[Any], bool], str]] = {
+            "temperature": (Real, lambda v: 0 <= v <= 10, "0 to 10"),
+            "top_p": (Real, lambda v: 0 < v <= 1, "above 0, up to 1"),
+            "top_k": (Integral, lambda v: v >= 0, "0 (all tokens) or more"),
+            "repetition_penalty": (Real, lambda v: v > 0, "above 0"),
+            "max_new_tokens": (Integral, lambda v: v >= 1, "1 or more"),
+            "seed": (Integral, lambda v: -(2**63) <= v < 2**64, "a whole number of 64 bits"),
         }
-        for name, (value, accepted, text) in checks.items():
-            if value is not None and not accepted(value):
-                raise ValueError(f"{name} is {value}; accepted: {text}")
+        for name, (kind, accepted, text) in checks.items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, kind) and accepted(value)):
+                raise ValueError(f"{name} is {value!r}; accepted: {text}")
 
     def over(self, defaults: Sampling) -> Sampling:
         """Return these values, with those of `defaults` where they are None."""

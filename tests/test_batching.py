@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minicpm_core import Chunk, Engine, Sampling, load
+from minicpm_core.batching import group_requests
 from tests.toy_families import CONFIGS, write_family
 
 GREEDY = Sampling(temperature=0, repetition_penalty=2.0, max_new_tokens=12)
@@ -87,14 +89,10 @@ def test_the_async_twin_gives_the_same(engine: Engine) -> None:
 
 def test_answers_that_would_not_fit_into_memory_together_run_apart(engine: Engine) -> None:
     requests = [engine.prepare(prompt, sampling=GREEDY) for prompt in PROMPTS]
-    together = [sorted(group) for group in engine._group(requests, 8)]
-    assert together == [[0, 1, 2, 3, 4]]
     memory = engine._memory
-    engine._memory = type(memory)(**{**vars(memory), "limit": memory.total})
-    try:
-        apart = list(engine._group(requests, 8))
-    finally:
-        engine._memory = memory
+    together = [sorted(group) for group in group_requests(requests, 8, memory.cache_tokens)]
+    assert together == [[0, 1, 2, 3, 4]]
+    apart = list(group_requests(requests, 8, replace(memory, limit=memory.total).cache_tokens))
     assert sorted(n for group in apart for n in group) == [0, 1, 2, 3, 4]
     assert len(apart) > 1
 

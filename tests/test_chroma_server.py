@@ -18,7 +18,6 @@ import pytest
 
 from minicpm_core.index import Index, build_index, chroma_server, place, recorded_embeddings
 from minicpm_core.index.chroma_server import TOKEN_VARIABLE, ChromaServer
-from minicpm_core.rag import RagSettings
 from tests.chroma_servers import ChromaProcess, TokenProxy, running
 from tests.killed_build import SETTINGS, WordEmbedder
 
@@ -252,11 +251,6 @@ def test_a_folder_is_of_one_index(docs: Path, tmp_path: Path, url: str) -> None:
             Index.open(tmp_path / folder, WordEmbedder(), **given)
     with pytest.raises(FileNotFoundError, match=r"there is no index on .*-none; make one with build_index"):
         Index.open(tmp_path / "new", WordEmbedder(), chroma_url=f"{url}-none")
-    with pytest.raises(ValueError, match="has no place for pictures"):
-        build_index(
-            docs, persist_directory=tmp_path / "new", chroma_url=url, embeddings=WordEmbedder(),
-            settings=RagSettings(pages="image"),
-        )  # fmt: skip
     assert recorded_embeddings(tmp_path / "copy", url) == "words"
     assert recorded_embeddings(tmp_path / "none", f"{url}-none") is None
 

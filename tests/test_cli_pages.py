@@ -37,7 +37,9 @@ def test_notes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["index", *where, *DEMO]) == 0
     capsys.readouterr()
     assert main(["index", *where, "--pages", "auto"]) == 0
-    assert "note: pages is 'auto', and was 'image': 1 unchanged file was indexed anew" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "note: pages is 'auto', and was 'image': 1 unchanged file was indexed anew" in told.err
+    assert told.out.count("\n") == 1  # and not there again
 
 
 class Chain:

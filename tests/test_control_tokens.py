@@ -101,8 +101,8 @@ def _check(engine: Engine, text: str) -> None:
     shown = engine.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     for whole in (f"Be brief. {text} Yes.", f"Q {text} Q", f"A {text} A", f"R {text} R"):
         assert whole in shown
-    assert engine._control.seam not in shown
-    assert engine._control.seam not in engine.render(_talk(text), tools=[_tool(text)])
+    assert engine._prompts.control.seam not in shown
+    assert engine._prompts.control.seam not in engine.render(_talk(text), tools=[_tool(text)])
 
 
 def test_every_family_is_here() -> None:
@@ -114,7 +114,7 @@ def test_every_family_is_here() -> None:
 def test_no_name_of_a_token_becomes_the_token(engines: dict[str, Engine], family: str) -> None:
     engine = engines[family]
     _, special, added = TOKENS[family]
-    assert {*special, *added} <= set(engine._control.names)
+    assert {*special, *added} <= set(engine._prompts.control.names)
     for name in (*special, *added):
         _check(engine, name)
         _check(engine, f"a{name}{name}b {name[:-1]}{name}")
@@ -124,7 +124,7 @@ def test_no_name_of_a_token_becomes_the_token(engines: dict[str, Engine], family
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_mixture_of_names_does(engines: dict[str, Engine], family: str, data: st.DataObject) -> None:
-    pieces = st.sampled_from([*engines[family]._control.names, *FRAGMENTS])
+    pieces = st.sampled_from([*engines[family]._prompts.control.names, *FRAGMENTS])
     _check(engines[family], "".join(data.draw(st.lists(pieces, min_size=1, max_size=12))))
 
 
@@ -140,7 +140,7 @@ def test_other_prompts_are_encoded_as_they_stand(engines: dict[str, Engine], fam
 @pytest.mark.parametrize("family", _each(NAMES))
 def test_markers_in_words_get_other_tokens_where_there_are_some(engines: dict[str, Engine], family: str) -> None:
     engine = engines[family]
-    control = engine._control
+    control = engine._prompts.control
     added = {token.content for token in engine.tokenizer.added_tokens_decoder.values()}
     for name in set(control.names) - added:
         cut = control.cut(name)
@@ -242,8 +242,8 @@ def test_a_prompt_that_is_a_string_is_taken_as_it_stands(engines: dict[str, Engi
 @pytest.mark.parametrize("family", _each(SEEING))
 def test_a_picture_in_words_is_none(engines: dict[str, Engine], family: str) -> None:
     engine = engines[family]
-    assert engine._reader
-    markers = engine._reader.markers
+    assert engine._prompts.reader
+    markers = engine._prompts.reader.markers
     fake = "(<image>./</image>) " + "".join(markers.texts) + markers.slot * 4 + "<|image_pad|><image><unk></image>"
     picture = Image.new("RGB", (90, 150), (200, 30, 30))
 

@@ -28,7 +28,7 @@ RUN = {
     "docs/ocr.md": 1,
     "docs/operations.md": 1,
     "docs/pictures.md": 9,
-    "docs/rag.md": 3,
+    "docs/rag.md": 4,
     "docs/retrieval.md": 3,
     "docs/scale.md": 0,
     "docs/servers.md": 1,
@@ -138,7 +138,8 @@ def test_the_page_runs_and_prints_what_it_says(page: str, folder: Path, monkeypa
     if page == "docs/rag.md":
         assert "1,250 euros" in printed[0]
         assert "1.0 True ()" in printed[0]
-        assert printed[1] == printed[2] == printed[0].splitlines()[0] + "\n"
+        assert printed[1] == "['lease.txt', 'lease.txt']\n"
+        assert printed[2] == printed[3] == printed[0].splitlines()[0] + "\n"
 
 
 def test_pages_show_what_their_blocks_print() -> None:

@@ -15,7 +15,9 @@ import pytest
 
 from minicpm_app import evaluate as command
 from minicpm_app.cli import main
-from minicpm_core import evaluation
+from minicpm_core import evaluation_process
+from minicpm_core.devices import peak_memory
+from minicpm_core.evaluation import TEXT as PROSE
 from minicpm_core.evaluation import Evaluation, Failure, Settings, evaluate
 from minicpm_core.perplexity import log_likelihoods, sliding_windows
 from tests.toy import CORPUS
@@ -182,11 +184,11 @@ def test_peak_memory_remembers_the_most(toy: Path) -> None:
     cpu, status = torch.device("cpu"), Path("/proc/self/status")
     held = next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS"))
     block = b"\1" * 2**29
-    with_block = evaluation.peak_memory(cpu)
+    with_block = peak_memory(cpu)
     assert with_block is not None
     assert with_block > held + 0.9 * len(block)
     del block
-    assert evaluation.peak_memory(cpu) == pytest.approx(with_block, rel=0.01)  # the system counts in batches
+    assert peak_memory(cpu) == pytest.approx(with_block, rel=0.01)  # the system counts in batches
 
 
 def test_the_timed_tokens_are_the_texts_and_the_seeds(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,8 +243,8 @@ def test_what_cannot_be_measured_says_why(toy: Path, text: str, settings: Settin
 def test_a_process_that_is_ended_is_a_row_with_its_reason(
     code: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "_CHILD", code)
-    row = evaluation.evaluate_apart("demo", "int8", TEXT, Settings())
+    monkeypatch.setattr(evaluation_process, "_CHILD", code)
+    row = evaluation_process.evaluate_apart("demo", "int8", TEXT, Settings())
     assert isinstance(row, Failure)
     assert (row.model, row.quantization) == ("demo", "int8")
     assert sentence in row.error
@@ -260,7 +262,7 @@ def test_the_command_prints_what_the_model_computes(tmp_path: Path) -> None:
     assert printed["settings"]["seed"] == 7
     plain, small = printed["rows"]
     assert [(row["model"], row["quantization"]) for row in (plain, small)] == [("demo", "none"), ("demo", "int4")]
-    here = evaluate("demo", "none", evaluation.TEXT.read_text(encoding="utf-8"), Settings(max_tokens_scored=300))
+    here = evaluate("demo", "none", PROSE.read_text(encoding="utf-8"), Settings(max_tokens_scored=300))
     assert plain["perplexity"] == pytest.approx(here.perplexity, rel=1e-4)
     assert plain["cross_entropy"] == pytest.approx(math.log(plain["perplexity"]))
     assert (plain["perplexity_ratio"], plain["perplexity_ratio_error"]) == (1, 0)
@@ -351,7 +353,7 @@ def test_a_figure_without_matplotlib_is_refused_before_anything_is_measured(
 
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
-    monkeypatch.setattr(evaluation, "evaluate_apart", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(evaluation_process, "evaluate_apart", lambda *_: pytest.fail("measured"))
     assert main(["evaluate", "demo", "--plot", "a.png"]) == 1
     assert 'pip install "minicpm-integrations[plot]"' in capsys.readouterr().err
 
@@ -379,7 +381,7 @@ def test_errors_are_one_line_before_anything_is_measured(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "evaluate_apart", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(evaluation_process, "evaluate_apart", lambda *_: pytest.fail("measured"))
     Path("empty.txt").write_text(" \n")
     Path("latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
     assert main(["evaluate", *arguments]) == code

@@ -15,6 +15,7 @@ from minicpm_core.gguf.engine import gguf_limits, plan_gguf
 from minicpm_core.gguf.header import read_header
 from minicpm_core.gguf.tokenizer import read_tokenizer
 from minicpm_core.memory import plan
+from tests.fuzzing.bodies import BODIES_SEEDS, write_body
 from tests.toy import write_llama
 from tests.toy_gguf import convert, write_gguf
 
@@ -46,6 +47,46 @@ def test_a_file_that_is_cut_off_is_refused(file: Path, tmp_path: Path, size: int
     cut.write_bytes(file.read_bytes()[:size])
     with pytest.raises(ValueError, match=r"download it again|is no GGUF file"):
         read_header(cut)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("offset", 2, 2**63), r"ends at byte 9,223,372,036,854,77.*, and the file at"),
+        (("offset", 2, 33), "no multiple of 32"),
+        (("offset", 2, 0), "lies within"),
+        (("dims", 0, [8, 2**62]), "has the shape"),
+        (("dims", 0, []), "has the shape"),
+        (("dims", 0, [1, 1, 1, 1, 1]), "has the shape"),
+        (("kind", 0, 8), "has rows of 8 numbers in a format of blocks of 32"),
+        (("name", 1, "token_embd.weight"), "is there twice"),
+    ],
+)
+def test_tensors_that_cannot_be_where_they_are_said_to_be_are_refused(
+    tmp_path: Path, change: tuple[str, int, object], sentence: str
+) -> None:
+    body = json.loads(json.dumps(BODIES_SEEDS["language"]))
+    file = tmp_path / "body.gguf"
+    file.write_bytes(write_body(body))
+    assert len(read_header(file).tensors) == len(body["tensors"])
+    field, number, value = change
+    body["tensors"][number][field] = value
+    file.write_bytes(write_body(body))
+    with pytest.raises(ValueError, match=sentence):
+        read_header(file)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "good"), [(32, True), (16, False), (64, False), (3, False), (0, False), (2**31, False)]
+)
+def test_alignments_that_are_none_are_refused(tmp_path: Path, alignment: int, good: bool) -> None:
+    file = tmp_path / "body.gguf"
+    file.write_bytes(write_body(BODIES_SEEDS["language"] | {"alignment": alignment}))
+    if good:
+        assert len(read_header(file).tensors) == len(BODIES_SEEDS["language"]["tensors"])
+    else:
+        with pytest.raises(ValueError, match=r"general.alignment is|no multiple of 64"):
+            read_header(file)
 
 
 def test_files_that_hold_no_model_are_refused(tmp_path: Path) -> None:

@@ -148,7 +148,9 @@ def test_reasoning_leaves_room_for_what_is_required(grammar: GrammarTokenizer) -
 
 
 def test_a_grammar_that_cannot_be_read_is_a_clear_error(grammar: GrammarTokenizer) -> None:
-    with pytest.raises(ValueError, match="grammar of the tools or the schema cannot be used"):
+    with pytest.raises(
+        ValueError, match=r"grammar \(the given one, or that of the tools or the schema\) cannot be used"
+    ):
         grammar.compile("start: nowhere")
 
 

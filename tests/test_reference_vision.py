@@ -119,7 +119,7 @@ def test_reference_pixel_values_are_bit_for_bit_equal(case: Case) -> None:
 def test_reference_grids(case: Case) -> None:
     from minicpm_core.vision.slicing import choose_grid
 
-    found = [choose_grid(tuple(size), case.engine._reader.rule) for size in case.facts["sizes"]]
+    found = [choose_grid(tuple(size), case.engine._prompts.reader.rule) for size in case.facts["sizes"]]
     grid = case.facts["grid"]
     expected = [grid] if len(found) == 1 else grid
     assert [list(cells) if cells else None for cells in found] == expected

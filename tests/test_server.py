@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -193,6 +194,18 @@ def test_errors_have_types_and_say_what_helps(status: int, kind: type[Exception]
         assert "secret" not in str(caught.value)
         assert len(script.bodies) == (1 + server_engine.RETRIES if status == 500 else 1)
         assert set(script.keys) == {"Bearer secret"}
+
+
+def test_a_place_where_no_server_listens_is_told_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_engine, "RETRIES", 0)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        with minicpm_core.load("m", base_url=url) as engine, pytest.raises(ConnectionError) as caught:
+            engine.generate(HELLO)
+    assert re.search(
+        r"APIConnectionError: .*(refused|attempts failed).*; check that the server runs there", str(caught.value)
+    )
 
 
 def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

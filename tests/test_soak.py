@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks import soak
+from benchmarks.soak_cases import begins, make_cases
+from benchmarks.soak_record import Record
 from minicpm_core import Chunk, Engine, ToolCall
 from minicpm_core.worker import Worker
 
@@ -45,12 +47,12 @@ def test_a_queue_that_is_not_fair_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_answers_that_are_mixed_up_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     generate = Engine._generate
-    requests: list[Any] = []
+    requests, alone = list[Any](), len(make_cases(4))
 
     def mix(self: Engine, request: Any, cancelled: Any) -> Iterator[Chunk]:
         requests.append(request)
         others = [other for other in requests[-30:] if other.constraint is None]
-        return generate(self, others[0] if len(requests) > 40 and others else request, cancelled)
+        return generate(self, others[0] if len(requests) > alone and others else request, cancelled)
 
     monkeypatch.setattr(Engine, "_generate", mix)
     row = soak.run(1.5, callers=8, most=4)
@@ -60,7 +62,7 @@ def test_answers_that_are_mixed_up_are_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_errors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     generate = Engine._generate
-    count, alone = 0, len(soak.make_cases(4))
+    count, alone = 0, len(make_cases(4))
 
     def fail(self: Engine, request: Any, cancelled: Any) -> Iterator[Chunk]:
         nonlocal count
@@ -77,21 +79,21 @@ def test_errors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_beginning_of_an_answer_is_told_from_another() -> None:
     whole = Chunk("The lamp", tool_calls=(ToolCall("a", "add", {"a": 1}, '{"a": 1}'),))
-    assert soak.begins(Chunk("The"), whole)
-    assert soak.begins(Chunk("The lamp", tool_calls=(ToolCall("b", "add", None, '{"a'),)), whole)
-    assert not soak.begins(Chunk("A lamp"), whole)
-    assert not soak.begins(Chunk("The lamp", tool_calls=(ToolCall("b", "get", None, '{"a'),)), whole)
-    assert not soak.begins(whole, Chunk("The lamp"))
+    assert begins(Chunk("The"), whole)
+    assert begins(Chunk("The lamp", tool_calls=(ToolCall("b", "add", None, '{"a'),)), whole)
+    assert not begins(Chunk("A lamp"), whole)
+    assert not begins(Chunk("The lamp", tool_calls=(ToolCall("b", "get", None, '{"a'),)), whole)
+    assert not begins(whole, Chunk("The lamp"))
 
 
 def test_the_slope_of_the_memory_leaves_the_beginning_out() -> None:
-    rising = soak.Record(memory=[(float(n), 100.0 + n / 60) for n in range(100)])
+    rising = Record(memory=[(float(n), 100.0 + n / 60) for n in range(100)])
     assert rising.slope() == pytest.approx(1.0)
-    steady = soak.Record(memory=[(float(n), 100.0 if n < 10 else 200.0) for n in range(100)])
+    steady = Record(memory=[(float(n), 100.0 if n < 10 else 200.0) for n in range(100)])
     assert steady.slope() == pytest.approx(0.0)
-    assert soak.Record().slope() == 0.0
+    assert Record().slope() == 0.0
 
 
 def test_requests_that_were_left_while_they_waited_do_not_count_as_overtaken() -> None:
-    assert soak.Record(arrived=[0, 1, 2, 3], begun=[0, 2, 3]).overtaken() == 0
-    assert soak.Record(arrived=[0, 1, 2, 3], begun=[0, 2, 1, 3]).overtaken() == 2
+    assert Record(arrived=[0, 1, 2, 3], begun=[0, 2, 3]).overtaken() == 0
+    assert Record(arrived=[0, 1, 2, 3], begun=[0, 2, 1, 3]).overtaken() == 2

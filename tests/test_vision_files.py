@@ -6,6 +6,7 @@ import ast
 import base64
 import io
 import math
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,6 +182,23 @@ def test_frames_side_by_side_are_those_of_transformers(size: tuple[int, int], co
     joined = join_frames([Image.fromarray(one) for one in pixels])
     expected = official("concat_frames_as_image")(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     assert np.array_equal(np.asarray(joined), expected[0].permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("fps", [1, 1000])
+def test_a_film_may_claim_to_last_for_a_century(fps: int) -> None:
+    stream, seconds = io.BytesIO(), (0, 1, 3_000_000_000)
+    with av.open(stream, "w", format="matroska") as writer:
+        track = writer.add_stream("mjpeg", rate=1)
+        track.width, track.height, track.pix_fmt = 64, 48, "yuvj420p"
+        for n, shown in enumerate(seconds):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 + 30 * n, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = shown, Fraction(1)
+            writer.mux(track.encode(frame))
+        writer.mux(track.encode())
+    part = {"type": "video", "video": stream.getvalue(), "fps": fps}
+    video = read_video(part, PictureSettings(max_num_frames=4))
+    assert video.times == (0, 1, 1, 3_000_000_000)
+    assert [second(frame) for frame in video.frames] == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("stack", [2, 3, 5])

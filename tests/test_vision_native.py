@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from minicpm_core import Engine, Sampling, load
+from minicpm_core.vision.configs import to_native
 from minicpm_core.vision.prompt import Pictures
 from tests.recording import generate_ids
 from tests.toy_vision import CLASSES, TOKENS, native, write_native
@@ -166,3 +167,8 @@ def test_ocr_may_leave_small_pictures_small(kind: str, tmp_path: Path) -> None:
     always = load(write_native(tmp_path / "always", kind, small_image_upsize="always"), device="cpu")
     assert [v.shape for v in never.prepare(ask(picture(60, 30))).pictures.views] == [(28, 56, 3)]
     assert [v.shape for v in always.prepare(ask(picture(60, 30))).pictures.views] == [(84, 168, 3)]
+
+
+def test_a_class_that_transformers_lacks_is_told() -> None:
+    with pytest.raises(ImportError, match=r'^transformers \S+ has no NoSuchConfig: .*"transformers>=5.21".* 3\.11'):
+        to_native("NoSuchConfig", {})

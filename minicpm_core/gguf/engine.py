@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from minicpm_core.answers import Request
 from minicpm_core.devices import available_memory, choose_device
 from minicpm_core.engine import Engine
 from minicpm_core.gguf.checkpoint import GgufCheckpoint, open_gguf, read_embedding_scale
@@ -40,6 +39,7 @@ class GgufEngine(Engine):
     def __init__(self, checkpoint: GgufCheckpoint, model: LlamaCppModel, tokenizer: Any, memory: MemoryPlan) -> None:
         super().__init__(checkpoint, model, tokenizer, memory)
         self._prefixes = LastText()
+        self._batch_tokens = 0
 
     def set_adapter(self, name: str | None) -> None:
         """Refuse: adapters are not loaded beside a GGUF file.
@@ -56,12 +56,6 @@ class GgufEngine(Engine):
         super().close()
         if model is not None:
             model.close()
-
-    def _group(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:
-        """Yield the places of requests one by one."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; accepted: 1 or more")
-        yield from ([n] for n in range(len(requests)))
 
 
 _NO_ADAPTERS = (

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from minicpm_core.gguf.layout import check_layout, read_alignment
+
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 _LONGEST = 2**28
@@ -61,7 +63,7 @@ def read_header(path: Path) -> GgufHeader:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no GGUF file, is cut off, or one of several parts of a split model.
+        ValueError: it is no GGUF file, is damaged or cut off, or one of several parts of a split model.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; give the path of a GGUF file")
@@ -91,15 +93,20 @@ def _read(file: BinaryIO, path: Path) -> GgufHeader:
         name = _text(file)
         metadata[name] = _value(file, _number(file, "<I"))
     _check_fields(metadata, path)
-    tensors, places = {}, {}
+    tensors: dict[str, tuple[int, ...]] = {}
+    places: dict[str, tuple[int, int]] = {}
     for _ in range(tensor_count):
         name = _text(file)
+        if name in tensors:
+            raise EOFError(f"the tensor {name!r:.80} is there twice")
         shape = [_number(file, "<Q") for _ in range(_number(file, "<I"))]
         tensors[name] = tuple(reversed(shape))
         places[name] = _number(file, "<I"), _number(file, "<Q")
-    alignment = max(int(metadata.get("general.alignment", 32)), 1)
+    alignment = read_alignment(metadata, path)
     start = -(-file.tell() // alignment) * alignment
-    return GgufHeader(path, metadata, tensors, {name: (kind, start + at) for name, (kind, at) in places.items()})
+    places = {name: (kind, start + at) for name, (kind, at) in places.items()}
+    check_layout(path, tensors, places, alignment)
+    return GgufHeader(path, metadata, tensors, places)
 
 
 def _check_fields(metadata: Mapping[str, Any], path: Path) -> None:

@@ -171,7 +171,11 @@ def _read(header: GgufHeader, name: str) -> Any:
 def _join(header: GgufHeader, names: list[str]) -> Any:
     import torch
 
-    return torch.cat([_read(header, name) for name in names])
+    parts = [_read(header, name) for name in names]
+    if len({part.shape for part in parts}) > 1:
+        shapes = ", ".join(str(tuple(part.shape)) for part in parts)
+        raise ValueError(f"{header.path} is damaged: {', '.join(names)} have the shapes {shapes}; download it again")
+    return torch.cat(parts)
 
 
 def _turned(header: GgufHeader, name: str) -> Any:

@@ -14,6 +14,9 @@ from minicpm_core.prefix import Context, Prefixes, shared
 if TYPE_CHECKING:
     from minicpm_core.vision.prompt import Pictures
 
+_NO_MEMORY = -2
+"""What llama_decode returns for GGML_STATUS_ALLOC_FAILED."""
+
 
 class LlamaCppModel:
     """A model that llama.cpp has loaded, with room for one text.
@@ -120,7 +123,8 @@ class LlamaCppModel:
                 batch.logits[n] = first + n >= len(items) - rows
                 wanted += [n] if batch.logits[n] else []
             if code := llama_cpp.llama_decode(self._context, batch):
-                raise RuntimeError(f"llama.cpp could not read {len(part)} tokens behind {start + first} (code {code})")
+                why = "llama.cpp failed to allocate what it needs" if code == _NO_MEMORY else "llama.cpp could not read"
+                raise RuntimeError(f"{why}: {len(part)} tokens behind {start + first} (code {code})")
             for n in wanted:  # llama.cpp writes the next logits to the same place
                 row = llama_cpp.llama_get_logits_ith(self._context, n)
                 found.append(np.ctypeslib.as_array(row, (self._width,)).copy())

@@ -55,7 +55,6 @@ def build_index(
         paths: a file or folder, or several; folders are read with everything below them except hidden files.
         persist_directory: the folder of the index; with `chroma_url` that of this machine's copy of its records.
         chroma_url: a Chroma server that holds the index, with the name of the index: "http://localhost:8000/contracts".
-            Pages are stored by their text there, not as pictures.
         chroma_token: sent to it as `Authorization: Bearer`; None takes $MINICPM_CHROMA_TOKEN, if it is set.
         embeddings: a sentence-transformers name, "demo", or an object with embed_documents and embed_query. None takes
             those of the index, for a new one DEFAULT_EMBEDDINGS.

@@ -18,7 +18,6 @@ from minicpm_core.index.words import Words, passage_words
 
 if TYPE_CHECKING:
     from minicpm_core.index.chroma_server import ChromaServer
-    from minicpm_core.rag import RagSettings
 
 FORMAT_VERSION = "1"
 CATALOG_NAME = "index.sqlite3"
@@ -107,9 +106,6 @@ class Catalog:
         with self._lock:
             self._connection.close()
 
-    def check(self, settings: RagSettings) -> None:
-        """Refuse settings that the place of the index does not take (ValueError)."""
-
     def empty(self) -> None:
         """Delete what a run that never finished a file has left elsewhere: nothing, where there is no server."""
 
@@ -178,6 +174,12 @@ class Catalog:
         """Store the text of a page, in which the passages have their places."""
         with self._write() as connection:
             connection.execute("INSERT INTO page_texts VALUES (?, ?, ?)", (path, part, zlib.compress(text.encode(), 1)))
+
+    def add_pictures(self, path: str, pages: Sequence[StoredChunk]) -> None:
+        """Store pages of an unfinished file that are kept as pictures; `metadata["thumbnail"]` is there already."""
+        rows = [(page.id, path, page.text, json.dumps(dict(page.metadata), ensure_ascii=False)) for page in pages]
+        with self._write() as connection:
+            connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", rows)
 
     def end_file(self, path: str, row: FileRow | None, values: Mapping[str, str] | None = None) -> None:
         """Record a file whose passages are all stored; None when it has been removed.

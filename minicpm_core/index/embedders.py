@@ -154,6 +154,12 @@ class SentenceTransformerEmbedder:
             self._model = None
 
     def _embed(self, texts: list[str], *, question: bool) -> list[list[float]]:
+        from minicpm_core.control_tokens import refuse_half_characters
+
+        if isinstance(texts, str) or (other := [text for text in texts if not isinstance(text, str)]):
+            given = "one text" if isinstance(texts, str) else f"a {type(other[0]).__name__}"
+            raise TypeError(f"{given} is given; embed_documents takes a list of texts, embed_query one text")
+        refuse_half_characters(texts)
         with self._lock:  # the tokenizer underneath cannot be used by two threads at once
             model = self._load()
             prefix = self._prefixes()[0 if question else 1]

@@ -84,6 +84,8 @@ def explain(error: BaseException, directory: Path) -> Exception | None:
     reason = " ".join(str(error).split())[:200]
     if isinstance(error, OSError):
         return _storage(directory, error.errno, reason) if _is_inside(error, directory) else None
+    if isinstance(error, sqlite3.ProgrammingError) and "closed database" in reason:
+        return RuntimeError(f"the index in {directory} is closed; open it again")
     kind = _find_kind(error, reason)
     if kind == "locked":
         return IndexLockedError(

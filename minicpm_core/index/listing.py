@@ -10,6 +10,7 @@ TOOL_NAME = "search_documents"
 TOOL_DESCRIPTION = "Search the user's documents. Returns numbered passages with the files they come from."
 QUERY_DESCRIPTION = "A question or words to look for in the documents."
 NOTHING_FOUND = "Nothing was found."
+EMPTY_QUERY = "The query is empty. Give a question or words to look for."
 
 
 def number_passages(passages: Sequence[Passage]) -> str:

@@ -11,10 +11,9 @@ from minicpm_core.index.catalog import Catalog, StoredChunk
 from minicpm_core.index.page_models import PageEmbedder, resolve_page_embedder
 from minicpm_core.index.pages import THUMBNAIL_SIDE, THUMBNAILS, to_jpeg
 from minicpm_core.index.store import (
-    PICTURES_NAME,
     delete_ids,
     drop_pictures,
-    has_pictures,
+    find_pictures,
     open_pictures,
     similarities,
     store_chunks,
@@ -35,14 +34,13 @@ class PictureStore:
     def __init__(self, directory: Path, catalog: Catalog, client: ClientAPI) -> None:
         self.folder = directory / THUMBNAILS
         self.catalog, self.client = catalog, client
-        self._name = PICTURES_NAME if catalog.server is None else f"{catalog.server.name}_pages"
         self._collection: Collection | None = None
 
     @property
     def collection(self) -> Collection:
         """The Chroma collection, made at its first use."""
         if self._collection is None:
-            self._collection = open_pictures(self.client, self._name)
+            self._collection = open_pictures(self.client, self.catalog.server)
         return self._collection
 
     def count(self) -> int:
@@ -64,19 +62,19 @@ class PictureStore:
 
     def add(self, path: str, pages: Sequence[StoredChunk], vectors: Sequence[Sequence[float]]) -> None:
         """Store pages of an unfinished file."""
-        with self.catalog._write() as connection:
-            rows = [(page.id, path, page.text, json.dumps(dict(page.metadata), ensure_ascii=False)) for page in pages]
-            connection.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", rows)
+        self.catalog.add_pictures(path, pages)
         store_chunks(self.collection, pages, vectors)
 
     def drop(self, path: str) -> None:
         """Delete the vectors of a file."""
-        if self._collection is not None or has_pictures(self.client, self._name):
-            self.collection.delete(where={"path": path})
+        if self._collection is None:
+            self._collection = find_pictures(self.client, self.catalog.server)
+        if self._collection is not None:
+            self._collection.delete(where={"path": path})
 
     def forget_all(self) -> None:
         """Make room for vectors of another dimension."""
-        drop_pictures(self.client, self._name)
+        drop_pictures(self.client, self.catalog.server)
         self._collection = None
 
     def nearest(self, vector: Sequence[float], n: int) -> list[tuple[str, float]]:
@@ -90,10 +88,11 @@ class PictureStore:
         (self.folder / name).write_bytes(to_jpeg(page, THUMBNAIL_SIDE))
         return f"{THUMBNAILS}/{name}"
 
-    def settle(self, *, thorough: bool) -> int:
+    def settle(self, *, thorough: bool) -> tuple[int, set[str]]:
         """Make vectors and thumbnails agree with the records; return how many vectors were put back.
 
-        A vector that is gone is put back from what was seen of the page.
+        A vector that is gone is put back from what was seen of the page. Returned are the files, too, of pages that
+        another machine has seen.
         """
         ids = set(self.ids())
         if self.folder.is_dir():
@@ -102,20 +101,23 @@ class PictureStore:
                     file.unlink()
             if not ids:
                 self.folder.rmdir()
-        if not ids and not has_pictures(self.client, self._name):
-            return 0
+        if not ids and find_pictures(self.client, self.catalog.server) is None:
+            return 0, set()
         if not thorough and self.collection.count() == len(ids):
-            return 0
+            return 0, set()
         present = stored_ids(self.collection)
         delete_ids(self.collection, [key for key in present if key not in ids])
         missing = self.get([key for key in ids if key not in present])
         seen_by = self.catalog.get("page_embeddings") or ""
+        lost = []
         for page in missing.values():
             place = page.metadata
             seen = self.looks(place["path"], place["file_hash"], seen_by).get(place["part"])
-            if seen is not None:
+            if seen is None:
+                lost.append(place["path"])
+            else:
                 store_chunks(self.collection, [page], [json.loads(seen)])
-        return len(missing)
+        return len(missing) - len(lost), set(lost)
 
     def looks(self, path: str, digest: str, seen_by: str) -> dict[int, str]:
         """Return what was seen of a file's pages: their text, or their vector as JSON, by part."""

@@ -81,7 +81,6 @@ class IndexRun:
         self.started = started
         if pages is not None:
             self.settings = replace(self.settings, pages=pages)
-        self.catalog.check(self.settings)
         self.client, collection = open_chroma(self.directory, self.catalog.server)
         try:
             if self.fresh:

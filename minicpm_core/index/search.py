@@ -155,8 +155,8 @@ class Index:
                 those given made the index.
         """
         wanted = self.settings.k if k is None else k
-        if wanted < 1:
-            raise ValueError(f"k is {wanted}; at least one passage must be asked for")
+        if not hasattr(wanted, "__index__") or wanted < 1:
+            raise ValueError(f"k is {wanted!r}; at least one passage must be asked for, with a whole number")
         if not query.strip():
             raise ValueError("the query is empty; give a question or words to look for")
         if ways not in get_args(Ways):

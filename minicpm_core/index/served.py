@@ -17,7 +17,9 @@ from typing import Any
 
 from minicpm_core.index.catalog import FORMAT_VERSION, Catalog, FileRow, StoredChunk
 from minicpm_core.index.chroma_server import ChromaServer, PatientCollection, describe_missing, disconnect
-from minicpm_core.rag import RagSettings
+from minicpm_core.index.page_files import may_hold_pages
+from minicpm_core.index.store import find_pictures
+from minicpm_core.index.thumbnails import forget_thumbnails, read_thumbnails, write_thumbnails
 
 _LOCAL = ("server", "machine", "in_work")
 """What the copy records for itself."""
@@ -46,6 +48,7 @@ class ServedCatalog(Catalog):
 
     def __init__(self, directory: Path, server: ChromaServer, *, make: bool) -> None:
         super().__init__(directory)
+        self._directory = directory
         self.server: ChromaServer = server
         self._pages: list[tuple[str, str, int, str]] = []
         try:
@@ -105,6 +108,12 @@ class ServedCatalog(Catalog):
         if len(self._pages) >= _PAGES_HELD or sum(len(page[3]) for page in self._pages) >= _CHARACTERS_HELD:
             self._put_pages()
 
+    def add_pictures(self, path: str, pages: Sequence[StoredChunk]) -> None:
+        """Store pages that are kept as pictures, with their small pictures."""
+        super().add_pictures(path, pages)
+        for key, record in write_thumbnails(self._directory, pages):
+            self._put([key], [""], [record])
+
     def end_file(self, path: str, row: FileRow | None, values: Mapping[str, str] | None = None) -> None:
         """Record a file whose passages are all stored; None when it has been removed."""
         self._put_pages()
@@ -116,14 +125,6 @@ class ServedCatalog(Catalog):
         if values:
             self._put_meta(values, self.roots())
         super().end_file(path, row, values)
-
-    def check(self, settings: RagSettings) -> None:
-        """Refuse pages that are stored as pictures: they lie in the folder of a local index."""
-        if settings.pages != "text":
-            raise ValueError(
-                f"pages is {settings.pages!r}, and a Chroma server has no place for pictures; leave chroma_url out, or "
-                "set pages to 'text' (page_model reads scanned pages into text)"
-            )
 
     def empty(self) -> None:
         """Delete all records of the server."""
@@ -179,13 +180,15 @@ class ServedCatalog(Catalog):
             )
         there, here = self._rows_there(), self.files()
         for path in here.keys() - there.keys():
+            self._forget_thumbnails(path)
             super().begin_file(path)
             super().end_file(path, None)
         changed = {path: row for path, row in there.items() if here.get(path) != row}
         if changed:
             passages = PatientCollection(self.server, self._open(self.server.name, make=False))
+            pictures = find_pictures(self._client, self.server)
             for path, row in changed.items():
-                self._fetch(passages, path, row)
+                self._fetch(passages, pictures, path, row)
         with self._write() as connection:
             marks = ", ".join("?" * len(_LOCAL))
             connection.execute(f"DELETE FROM meta WHERE key NOT IN ({marks})", _LOCAL)
@@ -204,21 +207,37 @@ class ServedCatalog(Catalog):
                 return rows
             offset += _LISTED
 
-    def _fetch(self, passages: Any, path: str, row: FileRow) -> None:
-        """Copy a file; one that is being replaced at this moment is left out until the next time."""
-        found = passages.get(where={"path": path}, include=["documents", "metadatas"])
-        chunks = [StoredChunk(*one) for one in zip(found["ids"], found["documents"], found["metadatas"], strict=True)]
+    def _fetch(self, passages: Any, pictures: Any, path: str, row: FileRow) -> None:
+        """Copy a file; one that is being replaced, or that the server has lost a part of, is left out."""
+        chunks = _stored(passages, path)
         chunks.sort(key=lambda chunk: int(chunk.metadata["chunk"]))
-        where = {"$and": [{"kind": "page"}, {"path": path}]}
-        pages = self._records.get(where=where, include=["documents", "metadatas"])
+        looked = _stored(pictures, path) if pictures is not None and may_hold_pages(path) else []
+        pages = self._of_file("page", path)
+        small = self._of_file("thumbnail", path)["metadatas"] if may_hold_pages(path) else []
+        now = self._records.get(ids=[_key("file", path)], include=["documents"])["documents"]
+        self._forget_thumbnails(path)
         super().begin_file(path)
-        if len(chunks) != row.chunks or any(chunk.metadata["file_hash"] != row.hash for chunk in chunks):
+        hashes = {part.metadata["file_hash"] for part in (*chunks, *looked)}
+        whole = len(chunks) == row.chunks and {page.id for page in looked} == {record["id"] for record in small}
+        if not now or FileRow(**json.loads(now[0])) != row or hashes - {row.hash} or not whole:
             super().end_file(path, None)
             return
+        if looked:
+            read_thumbnails(self._directory, looked, small)
+            super().add_pictures(path, looked)
         for text, place in zip(pages["documents"], pages["metadatas"], strict=True):
             super().add_page(path, int(place["part"]), text)
         super().add_chunks(path, chunks)
         super().end_file(path, row)
+
+    def _of_file(self, kind: str, path: str) -> Any:
+        where = {"$and": [{"kind": kind}, {"path": path}]}
+        return self._records.get(where=where, include=["documents", "metadatas"])
+
+    def _forget_thumbnails(self, path: str) -> None:
+        forget_thumbnails(
+            self._directory, (row[0] for row in self._rows("SELECT id FROM pictures WHERE path = ?", (path,)))
+        )
 
     def _put_meta(self, values: Mapping[str, str], roots: Sequence[Path]) -> None:
         known = dict(self._rows("SELECT key, value FROM meta")) | dict(values)
@@ -241,6 +260,11 @@ class ServedCatalog(Catalog):
     def _drop_records(self, path: str) -> None:
         self._pages = [page for page in self._pages if page[1] != path]
         self._records.delete(where={"path": path})
+
+
+def _stored(collection: Any, path: str) -> list[StoredChunk]:
+    found = collection.get(where={"path": path}, include=["documents", "metadatas"])
+    return [StoredChunk(*one) for one in zip(found["ids"], found["documents"], found["metadatas"], strict=True)]
 
 
 def _key(kind: str, path: str, part: int = 0) -> str:

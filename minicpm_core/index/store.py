@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ COLLECTION_NAME = "minicpm"
 PICTURES_NAME = "minicpm_pages"
 CHROMA_NAME = "chroma"
 _LISTED = 5000
+_WRITTEN = 256  # at once: Chroma takes some thousands, and a server 40 MB
 
 
 def open_chroma(directory: Path, server: ChromaServer | None = None) -> tuple[ClientAPI, Collection]:
@@ -54,20 +56,43 @@ def _forget_unstarted(path: str) -> None:
         getattr(Shared, "_identifier_to_system", {}).pop(path, None)
 
 
-def open_pictures(client: ClientAPI, name: str = PICTURES_NAME) -> Collection:
+def open_pictures(client: ClientAPI, server: ChromaServer | None = None) -> Collection:
     """Return the collection of the pages that are stored as pictures, made if it is not there."""
-    return _collection(client, name)
+    if server is None:
+        return _collection(client, PICTURES_NAME)
+    made = server.patiently(_collection, client, _pictures_name(server))
+    return PatientCollection(server, made)  # type: ignore[return-value]
 
 
-def has_pictures(client: ClientAPI, name: str = PICTURES_NAME) -> bool:
-    """Tell whether there is a collection of pictures."""
-    return any(collection.name == name for collection in client.list_collections())
+def find_pictures(client: ClientAPI, server: ChromaServer | None = None) -> Collection | None:
+    """Return the collection of pictures; None where there is none."""
+    if not _patiently(server, _exists, client, _pictures_name(server)):
+        return None
+    return open_pictures(client, server)
 
 
-def drop_pictures(client: ClientAPI, name: str = PICTURES_NAME) -> None:
+def drop_pictures(client: ClientAPI, server: ChromaServer | None = None) -> None:
     """Delete the collection of pictures, if there is one."""
-    if has_pictures(client, name):
-        client.delete_collection(name)
+    from chromadb.errors import NotFoundError
+
+    def drop() -> None:
+        with suppress(NotFoundError):  # the answer to a first attempt may have been lost
+            client.delete_collection(_pictures_name(server))
+
+    if _patiently(server, _exists, client, _pictures_name(server)):
+        _patiently(server, drop)
+
+
+def _pictures_name(server: ChromaServer | None) -> str:
+    return PICTURES_NAME if server is None else f"{server.name}_pages"
+
+
+def _patiently(server: ChromaServer | None, call: Callable[..., Any], *args: Any) -> Any:
+    return call(*args) if server is None else server.patiently(call, *args)
+
+
+def _exists(client: ClientAPI, name: str) -> bool:
+    return any(collection.name == name for collection in client.list_collections())
 
 
 def close_chroma(client: ClientAPI) -> None:
@@ -91,13 +116,15 @@ def _collection(client: ClientAPI, name: str = COLLECTION_NAME) -> Collection:
 
 
 def store_chunks(collection: Collection, chunks: Sequence[StoredChunk], vectors: Sequence[Sequence[float]]) -> None:
-    """Write passages and their vectors."""
-    collection.upsert(
-        ids=[chunk.id for chunk in chunks],
-        embeddings=_matrix(vectors),
-        documents=[chunk.text for chunk in chunks],
-        metadatas=[dict(chunk.metadata) for chunk in chunks],
-    )
+    """Write passages or pages and their vectors."""
+    for start in range(0, len(chunks), _WRITTEN):
+        some = chunks[start : start + _WRITTEN]
+        collection.upsert(
+            ids=[chunk.id for chunk in some],
+            embeddings=_matrix(vectors[start : start + _WRITTEN]),
+            documents=[chunk.text for chunk in some],
+            metadatas=[dict(chunk.metadata) for chunk in some],
+        )
 
 
 def stored_ids(collection: Collection) -> set[str]:

@@ -63,8 +63,13 @@ class Writer:
             if missing:
                 self._restore(missing)
                 notes.append(f"{len(missing)} passages had no vector any more and were embedded again")
-        if put_back := self.pictures.settle(thorough=stopped):
+        put_back, lost = self.pictures.settle(thorough=stopped)
+        if put_back:
             notes.append(f"{put_back} pages had no vector any more and were put back")
+        for path in lost:
+            self.remove(path)
+        if lost:
+            notes.append(f"{len(lost)} files had pages without a vector and were taken out, to be looked at again")
         self.catalog.set({IN_WORK: "1"})
         return notes
 

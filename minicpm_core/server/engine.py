@@ -26,6 +26,7 @@ RETRIES = 3
 """How often a request is sent again after 408, 429, 5xx or a broken connection, as long as no text has come."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Seconds before it is sent again: the first pause, doubled each time, and the longest that a server may ask for."""
+HINT = "; check that the server runs there, and that nothing (a proxy, a firewall) stands in between"
 CONNECT_SECONDS, READ_SECONDS = 10.0, 600.0
 """Longest wait for the connection, and for the next piece of an answer; the first one waits in the server's queue."""
 DEFAULT_WINDOW = 4096
@@ -208,9 +209,9 @@ class ServerEngine(Engine):
             except openai.APITimeoutError as error:
                 raise TimeoutError(f"{self.checkpoint.url} did not answer in time: {error}") from error
             except openai.APIError as error:
-                reason, cause = f"{type(error).__name__}: {error}", error
+                reason, cause = f"{type(error).__name__}: {error.__cause__ or error}", error
             if failure is None:
-                again = "; it is not asked again, since a part of the answer was delivered" if delivered else ""
+                again = "; it is not asked again, since a part of the answer was delivered" if delivered else HINT
                 failure = ConnectionError(f"the connection to {self.checkpoint.url} broke, {reason}{again}")
             if delivered or pause is None or attempt == RETRIES:
                 raise failure from cause

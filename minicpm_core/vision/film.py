@@ -50,7 +50,7 @@ def decode_frames(
     stream: Any = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
     with stream:  # an open file and no path, so that FFmpeg's own protocols have nothing to open
         try:
-            with av.open(stream, options=_DECODER_OPTIONS) as film:
+            with av.open(stream, options=_DECODER_OPTIONS, metadata_errors="replace") as film:
                 found = [] if not film.streams.video else _sample(film, name, times, most, stack)
         except (av.error.FFmpegError, OSError) as error:
             formats = ", ".join(CONTAINERS)
@@ -62,7 +62,10 @@ def decode_frames(
 
 def _sample(film: Any, name: str, times: Sequence[float] | float, most: int, stack: int) -> list[tuple[Image, float]]:
     track = film.streams.video[0]
+    if track.codec_context is None:
+        raise ValueError(f"the video {name} is in a format that FFmpeg has no decoder for")
     track.thread_type = "AUTO"
+    track.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # of the frames, which may be others than told before
     size = track.codec_context.width, track.codec_context.height
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"the video {name} has {size[0]} x {size[1]} pixels; the limit is {MAX_PIXELS:,}")
@@ -73,10 +76,10 @@ def _sample(film: Any, name: str, times: Sequence[float] | float, most: int, sta
     unit, first = float(track.time_base), shown[0]
     step = 1 / times if isinstance(times, (int, float)) else 1.0
     if isinstance(times, (int, float)):
-        length = (shown[-1] - first) * unit
-        times = [n / times for n in range(int(length * times + 1e-6) + 1)]
-    if len(times) > most:
-        times = [times[round(n * (len(times) - 1) / max(most - 1, 1))] for n in range(most)]
+        rate, last = times, int((shown[-1] - first) * unit * times + 1e-6)
+        times = [n / rate for n in _choose(last + 1, most)]  # a damaged film may claim to last for centuries
+    else:
+        times = [times[n] for n in _choose(len(times), most)]
     ends = (shown[-1] - first) * unit * len(shown) / max(len(shown) - 1, 1)  # of the last frame
     groups = _divide(sorted(times), step, stack, ends)
     # The frame that is on the screen at a time is the last one that has begun.
@@ -93,6 +96,13 @@ def _sample(film: Any, name: str, times: Sequence[float] | float, most: int, sta
         if more := found[1:]:
             frames.append((join_frames([image for image, _ in more]), more[0][1]))
     return frames
+
+
+def _choose(count: int, most: int) -> list[int]:
+    """Return the numbers below `count`, or `most` of them at equal distances, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(n * (count - 1) / max(most - 1, 1)) for n in range(most)]
 
 
 def _divide(times: Sequence[float], step: float, stack: int, ends: float) -> list[list[float]]:

@@ -141,18 +141,20 @@ FIELDS: list[dict[str, Any]] = [
 def write_gguf(fields: Any) -> bytes:
     """Return a GGUF file with any fields, of a tensor that every model has."""
     stored = fields if isinstance(fields, dict) else {}
-    tensor = _text("token_embd.weight") + struct.pack("<I2QIQ", 2, 8, 5, 0, 0)
+    tensor = write_text("token_embd.weight") + struct.pack("<I2QIQ", 2, 8, 5, 0, 0)
     head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(stored))
-    head += b"".join(_text(name) + _field(value) for name, value in stored.items()) + tensor
+    head += b"".join(write_text(name) + write_field(value) for name, value in stored.items()) + tensor
     return head + bytes(-len(head) % 32) + bytes(160)
 
 
-def _text(text: str) -> bytes:
+def write_text(text: str) -> bytes:
+    """Return a text as GGUF has it."""
     data = text.encode(errors="surrogatepass")
     return struct.pack("<Q", len(data)) + data
 
 
-def _field(value: Any) -> bytes:
+def write_field(value: Any) -> bytes:
+    """Return the kind and the value of a field."""
     if isinstance(value, bool):
         return struct.pack("<I?", 7, value)
     if isinstance(value, int):
@@ -160,13 +162,13 @@ def _field(value: Any) -> bytes:
     if isinstance(value, float):
         return struct.pack("<Id", 12, value)
     if isinstance(value, list) and value:
-        kinds = [_field(part) for part in value]
+        kinds = [write_field(part) for part in value]
         if len({kind[:4] for kind in kinds}) == 1:
             return struct.pack("<I", 9) + kinds[0][:4] + struct.pack("<Q", len(kinds)) + b"".join(k[4:] for k in kinds)
-        return _field([str(part) for part in value])
+        return write_field([str(part) for part in value])
     if isinstance(value, list):
         return struct.pack("<IIQ", 9, 8, 0)
-    return struct.pack("<I", 8) + _text(str(value))
+    return struct.pack("<I", 8) + write_text(str(value))
 
 
 CONFIGS = Target("configs", st.deferred(lambda: mutated_json(_seeds("configs"), [*_WORDS, *TEXTS])), _check_config)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.fuzzing.bodies import BODIES_SEEDS
 from tests.fuzzing.checkpoints import FIELDS, write_gguf
 from tests.fuzzing.target import CORPUS, write_example
 
@@ -173,6 +174,33 @@ def gguf() -> Iterator[tuple[str, bytes]]:
         yield f"seed-{name}", write_gguf(fields)
 
 
+def films() -> Iterator[tuple[str, bytes]]:
+    import av
+    from PIL import Image
+
+    picture = Image.linear_gradient("L").resize((32, 24)).convert("RGB")
+    kinds = {
+        "mp4": ("mp4", "mpeg4"), "mp4-h264": ("mp4", "libx264"), "mov-mjpeg": ("mov", "mjpeg"), "mkv-vp8": ("matroska", "libvpx"),
+        "webm-vp9": ("webm", "libvpx-vp9"), "avi": ("avi", "mpeg4"), "avi-mjpeg": ("avi", "mjpeg"), "ts": ("mpegts", "mpeg2video"),
+        "mpeg": ("mpeg", "mpeg1video"), "flv": ("flv", "flv"), "asf": ("asf", "wmv2"), "gif": ("gif", "gif"),
+        "mkv-ffv1": ("matroska", "ffv1"), "mov-png": ("mov", "png"),
+    }  # fmt: skip
+    for name, (container, codec) in kinds.items():
+        stream = io.BytesIO()
+        with av.open(stream, "w", format=container) as film:
+            track = film.add_stream(codec, rate=25)
+            track.width, track.height = picture.size
+            track.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8", "png": "rgb24"}.get(codec, "yuv420p")
+            for turned in range(5):
+                film.mux(track.encode(av.VideoFrame.from_image(picture.rotate(30 * turned))))
+            film.mux(track.encode())
+        yield f"seed-{name}", stream.getvalue()
+
+
+def bodies() -> Iterator[tuple[str, Any]]:
+    yield from ((f"seed-{name}.json", body) for name, body in BODIES_SEEDS.items())
+
+
 def talks(kinds: tuple[str, ...], content: str) -> Iterator[tuple[str, Any]]:
     turns = [{"kind" if kinds else "role": role, "content": content} for role in kinds or ("system", "user")]
     yield "seed-talk.json", {"messages": turns}
@@ -180,7 +208,7 @@ def talks(kinds: tuple[str, ...], content: str) -> Iterator[tuple[str, Any]]:
 
 KINDS = {
     "pictures": pictures, "pdf": pdf, "containers": containers, "texts": texts, "configs": configs,
-    "safetensors": safetensors, "gguf": gguf,
+    "safetensors": safetensors, "gguf": gguf, "films": films, "gguf_bodies": bodies,
     "langchain_messages": lambda: talks(("system", "human", "ai", "tool"), "Hello"),
     "llamaindex_messages": lambda: talks(("system", "user", "assistant", "tool"), "Hello"),
     "engine_messages": lambda: talks((), "Hello"),

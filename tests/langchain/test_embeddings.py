@@ -51,3 +51,13 @@ def test_the_default_is_multilingual_and_unknown_arguments_are_refused() -> None
     assert MiniCPMEmbeddings().model == "intfloat/multilingual-e5-small"
     with pytest.raises(ValidationError, match="device"):
         MiniCPMEmbeddings(device="cuda")
+
+
+def test_what_is_no_text_is_refused_in_words() -> None:
+    embeddings = MiniCPMEmbeddings(model="demo")
+    wrong: Any
+    for wrong, words in (("abc", "one text is given"), (["a", None], "a NoneType is given"), ([3], "a int is given")):
+        with pytest.raises(TypeError, match=f"{words}; embed_documents takes a list of texts, embed_query one text"):
+            embeddings.embed_documents(wrong)
+    with pytest.raises(ValueError, match=r"the text holds '\\ud83d', half of a character cut in two, at 3 of 4"):
+        embeddings.embed_query("cat\ud83d")

@@ -58,6 +58,9 @@ def test_they_come_on_request_only(chat: ChatMiniCPM, llm: MiniCPMLLM, engine: E
     assert "logprobs" not in by_constructor.invoke(QUESTION, logprobs=False).response_metadata
     info = llm.generate([QUESTION], logprobs=True).generations[0][0].generation_info
     assert len(info["logprobs"]["content"]) == 16
-    with pytest.raises(ValueError, match="top_logprobs is -1"):
-        chat.invoke(QUESTION, top_logprobs=-1)
+    for number in (-1, 21):
+        with pytest.raises(ValueError, match=f"top_logprobs is {number}; accepted: 0 to 20"):
+            chat.invoke(QUESTION, top_logprobs=number)
+    with pytest.raises(ValueError, match="logprobs is 5; accepted: True or False; top_logprobs tells how many"):
+        chat.invoke(QUESTION, logprobs=5)
     assert by_constructor._identifying_params["logprobs"] is True

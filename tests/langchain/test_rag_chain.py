@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import threading
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from langchain_minicpm import ChatMiniCPM, MiniCPMEmbeddings, MiniCPMLLM, create_rag_chain
+from langchain_minicpm import ChatMiniCPM, MiniCPMEmbeddings, MiniCPMLLM, MiniCPMRetriever, create_rag_chain
 from langchain_minicpm.vectorstores import MiniCPMChroma
 from minicpm_core import Engine, Sampling
 from minicpm_core.answer_grammar import cite_grammar
@@ -102,6 +105,77 @@ def test_quote_only_answers_with_sentences_of_the_passages(store: MiniCPMChroma,
             assert line[4:] in texts[int(line[1]) - 1]
         assert all(sentence["verbatim"] for sentence in output["support"])
     with pytest.raises(ValueError, match=r"quote_only decodes under a grammar, which this FakeListChatModel cannot"):
+        create_rag_chain(says(ANSWER), store, settings=settings)
+
+
+def test_a_retriever_keeps_its_own_number_condition_and_order(store: MiniCPMChroma) -> None:
+    class Shortest:
+        def score(self, query: str, documents: Sequence[str]) -> list[float]:
+            return [-float(len(document)) for document in documents]
+
+    source = store.index.search(QUESTION, 1)[0].source
+    retriever = MiniCPMRetriever(index=store, k=2, where={"source": {"$ne": source}}, reranker=Shortest())
+    context = create_rag_chain(says(ANSWER), retriever, settings=SETTINGS).invoke(QUESTION)["context"]
+    assert [d.id for d in context] == [d.id for d in retriever.invoke(QUESTION)]
+    assert len(context) == 2
+    assert source not in {document.metadata["source"] for document in context}
+    assert len(context[0].page_content) <= len(context[1].page_content)
+    without_k = MiniCPMRetriever(index=store, where={"source": source})
+    found = create_rag_chain(says(ANSWER), without_k, settings=RagSettings(k=1)).invoke(QUESTION)["context"]
+    assert [document.metadata["source"] for document in found] == [source]
+
+
+def test_another_retriever_is_asked_as_it_is() -> None:
+    retriever = InMemoryVectorStore.from_texts(
+        ["The lamp has a warranty of two years.", "The rent is due on Monday."], DeterministicFakeEmbedding(size=8)
+    ).as_retriever(search_kwargs={"k": 2})
+    output = create_rag_chain(says(ANSWER), retriever, settings=RagSettings(k=1)).invoke(QUESTION)
+    assert [d.page_content for d in output["context"]] == [d.page_content for d in retriever.invoke(QUESTION)]
+    assert output["answer"] == ANSWER
+
+
+def test_a_model_that_is_asked_again_after_errors_writes_under_the_grammar_too(store: MiniCPMChroma, toy: Path) -> None:
+    model = ChatMiniCPM(model=toy, temperature=1.0, max_tokens=200)
+    settings, numbers = RagSettings(k=2, quote_only=True), []
+    for seed in range(3):
+        again = model.bind(seed=seed).with_retry()
+        answer = create_rag_chain(again, store, settings=settings).invoke(QUESTION)["answer"]
+        assert answer == REFUSALS["en"] or re.match(r"\[[12]\] ", answer)
+        numbers += re.findall(r"^\[(\d+)\] ", answer, re.M)
+    assert set(numbers) <= {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        (7, TypeError, "the input is a int; accepted: a question"),
+        ([HumanMessage("Hi")], TypeError, "the input is a list"),
+        ({"input": "Hi"}, ValueError, r"the input has \['input'\]"),
+        (" ", ValueError, "the question is ' '; give a text that is not empty"),
+        ({"question": None}, ValueError, "the question is None"),
+        ({"question": "Hi", "chat_history": "Human: Hello"}, TypeError, "chat_history is a text; give a list"),
+    ],
+)
+def test_an_input_that_is_no_question_is_refused(
+    store: MiniCPMChroma, given: Any, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        create_rag_chain(says(ANSWER), store, settings=SETTINGS).invoke(given)
+
+
+def test_arguments_of_other_kinds_are_refused_when_the_chain_is_made(store: MiniCPMChroma) -> None:
+    model: Any = object()
+    settings: Any = {"k": 3}
+    with pytest.raises(TypeError, match="llm is a object; accepted: a LangChain model, or the name of one"):
+        create_rag_chain(model, store)
+    chat = ChatMiniCPM(model="demo")
+    for options in ({"tools": [{"title": "look"}]}, {"response_format": {"type": "json_object"}}):
+        with pytest.raises(TypeError, match=f"llm has {next(iter(options))} bound; give the model without"):
+            create_rag_chain(chat.bind(**options).with_retry(), store)
+    parsed = says(ANSWER) | RunnableLambda(lambda message: [message])
+    with pytest.raises(TypeError, match="llm answers with a list, and not with text; give the model itself"):
+        create_rag_chain(parsed, store, settings=SETTINGS).invoke(QUESTION)
+    with pytest.raises(TypeError, match="settings is a dict; accepted: RagSettings"):
         create_rag_chain(says(ANSWER), store, settings=settings)
 
 

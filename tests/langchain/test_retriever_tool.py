@@ -229,3 +229,26 @@ async def test_the_tool_numbers_passages_and_hands_over_documents(store: MiniCPM
     assert narrowed.invoke({"query": QUESTION}).startswith("[1] (staff.txt)")
     nothing = create_retriever_tool(MiniCPMRetriever(index=store, where={"source": "none"}))
     assert nothing.invoke({"query": QUESTION}) == "Nothing was found."
+
+
+def test_a_call_may_lift_the_condition_and_must_ask_for_a_passage(store: MiniCPMChroma) -> None:
+    source = store.index.search(QUESTION, 1)[0].source
+    retriever = MiniCPMRetriever(index=store, k=4, where={"source": source})
+    assert {document.metadata["source"] for document in retriever.invoke(QUESTION)} == {source}
+    assert len({document.metadata["source"] for document in retriever.invoke(QUESTION, where={})}) > 1
+    texts = InMemoryVectorStore.from_texts(["lamp"], DeterministicFakeEmbedding(size=8))
+    for index in (store, texts):
+        with pytest.raises(ValueError, match="k is 0; at least one passage must be asked for"):
+            MiniCPMRetriever(index=index).invoke(QUESTION, k=0)
+
+
+def test_a_retriever_is_no_index(store: MiniCPMChroma) -> None:
+    with pytest.raises(ValidationError, match="index is a MiniCPMRetriever; accepted: the folder of an index"):
+        MiniCPMRetriever(index=MiniCPMRetriever(index=store, where={"page": 1}))
+
+
+def test_an_empty_query_of_a_model_does_not_end_its_agent(store: MiniCPMChroma) -> None:
+    tool = create_retriever_tool(store)
+    message = tool.invoke({"name": tool.name, "args": {"query": " "}, "id": "1", "type": "tool_call"})
+    assert message.content == "The query is empty. Give a question or words to look for."
+    assert message.artifact == []

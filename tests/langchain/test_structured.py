@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,14 +203,34 @@ def test_tools_may_be_called_instead_of_an_answer() -> None:
     assert (asked["response_schema"], len(asked["tools"])) == (SCHEMA, 1)
 
 
+class Color(Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+
+
+def test_a_dataclass_is_answered_as_a_dict() -> None:
+    chat = ChatMiniCPM(engine=engine_saying('{"x": 3}'))
+    assert chat.with_structured_output(Point).invoke("Where?") == {"x": 3}
+
+
 def test_what_is_no_schema_or_method_is_refused() -> None:
     chat = ChatMiniCPM(model="a/b", tool_choice="any")
     with pytest.raises(ValueError, match=r"xml.*accepted: json_schema, function_calling, json_mode"):
         chat.with_structured_output(SCHEMA, method="xml")
     with pytest.raises(ValueError, match="needs a schema"):
         chat.with_structured_output(None)
-    with pytest.raises(ValueError, match="the schema is 3"):
-        chat.with_structured_output(3)
+    for schema in (3, int, list[int], Person | Color, Color, object):
+        with pytest.raises(
+            ValueError,
+            match=r"the schema is .*; accepted: a pydantic class, a TypedDict, a dataclass, a JSON schema or a tool",
+        ):
+            chat.with_structured_output(schema)
+    with pytest.raises(ValueError, match=r"the schema {'name': 'str'} has no keyword of JSON Schema; write it as"):
+        chat.with_structured_output({"name": "str"})
     with pytest.raises(ValueError, match="tools go with"):
         chat.with_structured_output(SCHEMA, method="function_calling", tools=[Person])
     with pytest.raises(TypeError, match="logit_bias"):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_index.core.llms.mock import MockLLM
+from llama_index.core.schema import QueryBundle
 from llama_index.core.vector_stores.types import (
     ExactMatchFilter,
     FilterCondition,
@@ -15,9 +17,17 @@ from llama_index.core.vector_stores.types import (
     MetadataFilters,
 )
 
-from llamaindex_minicpm import MiniCPM, MiniCPMIndexRetriever, MiniCPMRerank, create_retriever_tool
+from llamaindex_minicpm import (
+    MiniCPM,
+    MiniCPMIndexRetriever,
+    MiniCPMRerank,
+    create_query_engine,
+    create_retriever_tool,
+    load_index,
+)
 from llamaindex_minicpm.filters import to_where
 from minicpm_core.yes_no import YesNoReranker
+from tests.llamaindex.conftest import WordEmbedding
 
 QUESTION = "How long is the warranty of the lamp?"
 
@@ -107,3 +117,25 @@ async def test_an_agent_searches_with_the_tool(index: Any, toy: Path) -> None:
     assert isinstance(call.tool_kwargs["query"], str)
     output = await tool.acall(**call.tool_kwargs) if call.tool_kwargs["query"].strip() else tool.call(query=QUESTION)
     assert output.content.startswith("[1] (")
+
+
+@pytest.mark.parametrize("k", [0, 2.5, "3"])
+def test_a_number_of_passages_that_is_none_is_refused(index: Any, k: Any) -> None:
+    with pytest.raises(ValueError, match=f"k is {k!r}; at least one passage must be asked for, with a whole number"):
+        MiniCPMIndexRetriever(index, k=k).retrieve(QUESTION)
+
+
+def test_a_closed_index_says_so_and_is_not_called_damaged(index_folder: Path) -> None:
+    closed = load_index(index_folder, embeddings=WordEmbedding())
+    closed.close()
+    with pytest.raises(RuntimeError, match=f"the index in {index_folder} is closed; open it again"):
+        MiniCPMIndexRetriever(closed).retrieve(QUESTION)
+
+
+def test_texts_that_stand_for_the_question_are_what_is_searched_with(index: Any) -> None:
+    imagined = QueryBundle("Who?", custom_embedding_strs=["Anna Keller leads the warehouse in Hamburg."])
+    retriever = MiniCPMIndexRetriever(index, k=1)
+    assert sources(retriever.retrieve(imagined)) == {"staff.txt"}
+    assert sources(retriever.retrieve(QueryBundle(QUESTION))) == {"lamp.txt"}
+    response = create_query_engine(retriever, MockLLM()).query(imagined)
+    assert sources(response.source_nodes) == {"staff.txt"}
