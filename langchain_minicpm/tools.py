@@ -144,9 +144,9 @@ def to_json_schema(schema: Any) -> dict[str, Any]:
     """
     is_class = isinstance(schema, type) and get_origin(schema) is None  # in Python 3.10 list[int] is a type
     if is_class and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
+        return dict(schema.model_json_schema())
     if is_class and issubclass(schema, BaseModelV1):
-        return schema.schema()
+        return dict(schema.schema())
     if isinstance(schema, Mapping) and not {"function", "input_schema", "parameters", "toolSpec"} & schema.keys():
         return read_schema(dict(schema))
     known = isinstance(schema, (Mapping, BaseTool)) or inspect.isroutine(schema) or is_typeddict(schema)
