@@ -54,7 +54,6 @@ class Engine:
         self._vocabulary = Vocabulary.read(checkpoint, tokenizer, self._prompts.lock)
         self._prefixes = Prefixes(memory.context_window)  # the plan has room for so many tokens
         self._features = FeatureCache(memory.picture_cache)
-        self._batch_tokens = 0 if self.family.vision else memory.cache_tokens
         self._worker = Worker(checkpoint.name)
         self._close = weakref.finalize(self, self._worker.close)
 
@@ -278,6 +277,11 @@ class Engine:
         chunk = self._memory.prefill_chunk
         chunks = generate_chunks(self.model, ids, request.pictures, answer, cancelled, *kept, prefill_chunk=chunk)
         return explain_exhaustion(chunks, self._memory, [request], self._forget)
+
+    @property
+    def _batch_tokens(self) -> int:
+        """Tokens that the caches of prompts which run together may hold; 0 where they run one by one."""
+        return 0 if self.family.vision else self._memory.cache_tokens
 
     def _forget(self) -> None:
         """Free what is kept of earlier requests."""

@@ -35,11 +35,11 @@ class GgufEngine(Engine):
     """
 
     model: Any
+    _batch_tokens = 0
 
     def __init__(self, checkpoint: GgufCheckpoint, model: LlamaCppModel, tokenizer: Any, memory: MemoryPlan) -> None:
         super().__init__(checkpoint, model, tokenizer, memory)
         self._prefixes = LastText()
-        self._batch_tokens = 0
 
     def set_adapter(self, name: str | None) -> None:
         """Refuse: adapters are not loaded beside a GGUF file.
