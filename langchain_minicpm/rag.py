@@ -92,7 +92,7 @@ def create_rag_chain(
         TypeError: an argument that is none of these.
         ValueError: `settings.quote_only` with a model that decodes under no grammar.
     """
-    llm = ChatMiniCPM(model=llm) if isinstance(llm, str | Path) else llm
+    llm = ChatMiniCPM(model=str(llm)) if isinstance(llm, str | Path) else llm
     refuse_other(llm)
     if not isinstance(settings, RagSettings | None):
         raise TypeError(f"settings is a {type(settings).__name__}; accepted: RagSettings, of minicpm_core.rag")
