@@ -110,7 +110,7 @@ async def test_the_tool_numbers_passages_and_hands_over_nodes(index: Any) -> Non
 
 async def test_an_agent_searches_with_the_tool(index: Any, toy: Path) -> None:
     tool = create_retriever_tool(index, k=1)
-    model = MiniCPM(model=str(toy), max_tokens=60)
+    model = MiniCPM(model=str(toy), max_tokens=60, temperature=0)
     response = model.chat_with_tools([tool], user_msg=QUESTION, tool_required=True)
     (call,) = model.get_tool_calls_from_response(response)
     assert call.tool_name == "search_documents"
