@@ -297,12 +297,13 @@ def test_the_snippets_of_the_documentation_run(
     monkeypatch.chdir(tmp_path)
     document = (SET.parent.parent / "docs" / "rag.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     names: dict[str, object] = {}
     printed = []
     for number, snippet in enumerate(snippets):
         exec(compile(snippet, f"rag.md, snippet {number}", "exec"), names)
         printed.append(capsys.readouterr().out)
     assert "1 lease.txt None The rent is 900 euros a month." in printed[0]
-    assert printed[1].startswith("[1] The rent is 900 euros a month.")
-    assert printed[2].strip()
+    assert printed[1].strip() == "['lease.txt']"
+    assert printed[2].startswith("[1] The rent is 900 euros a month.")
+    assert printed[3].strip()
