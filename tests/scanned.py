@@ -33,3 +33,11 @@ def write_scan(path: Path, *pages: Sequence[str]) -> Path:
         pdf.image(stream, 0, 0, 210, 297)
     path.write_bytes(bytes(pdf.output()))
     return path
+
+
+def write_scans(folder: Path) -> Path:
+    """Make `folder` with a manual of three scanned pages and the picture of an invoice."""
+    folder.mkdir()
+    write_scan(folder / "manual.pdf", WARRANTY, CLEANING, BATTERY)
+    print_page(("Invoice", "Total amount payable")).save(folder / "invoice.png")
+    return folder

@@ -16,7 +16,7 @@ from PIL import Image
 
 from minicpm_core.index import Index, build_index, show_page
 from tests.chroma_servers import ChromaProcess, running
-from tests.scanned import BATTERY, CLEANING, WARRANTY, print_page, write_scan
+from tests.scanned import BATTERY, WARRANTY, write_scan, write_scans
 from tests.test_index_build import HashEmbedder
 from tests.test_index_pages import Shapes
 
@@ -37,10 +37,7 @@ def url(chroma: ChromaProcess, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    write_scan(folder / "manual.pdf", WARRANTY, CLEANING, BATTERY)
-    print_page(("Invoice", "Total amount payable")).save(folder / "invoice.png")
+    folder = write_scans(tmp_path / "docs")
     (folder / "lease.txt").write_text("The rent is 980 pounds.", encoding="utf-8")
     return folder
 

@@ -21,7 +21,7 @@ from minicpm_core.index.residence import release_unless_fitting
 from minicpm_core.index.store import close_chroma, open_chroma, open_pictures
 from minicpm_core.index.word_shapes import WordShapes
 from minicpm_core.rag import RagSettings
-from tests.scanned import BATTERY, CLEANING, WARRANTY, print_page, write_scan
+from tests.scanned import BATTERY, CLEANING, WARRANTY, print_page, write_scan, write_scans
 from tests.test_index_build import HashEmbedder
 
 
@@ -64,10 +64,7 @@ class Texts(HashEmbedder):
 
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    write_scan(folder / "manual.pdf", WARRANTY, CLEANING, BATTERY)
-    print_page(("Invoice", "Total amount payable")).save(folder / "invoice.png")
+    folder = write_scans(tmp_path / "docs")
     (folder / "lease.txt").write_text("The rent is 980 pounds.", encoding="utf-8")
     return folder
 

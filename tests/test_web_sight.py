@@ -28,7 +28,7 @@ from minicpm_app.web.uploads import Uploads
 from minicpm_core.index import Progress, page_models
 from minicpm_core.index.pages import NO_TEXT_LAYER
 from minicpm_core.types import Chunk
-from tests.scanned import BATTERY, CLEANING, WARRANTY, print_page, write_scan
+from tests.scanned import CLEANING, WARRANTY, write_scan, write_scans
 from tests.toy_vision import write_native
 
 VISITOR = "0" * 32
@@ -57,11 +57,7 @@ class Reader:
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    write_scan(folder / "manual.pdf", WARRANTY, CLEANING, BATTERY)
-    print_page(("Invoice", "Total amount payable")).save(folder / "invoice.png")
-    return folder
+    return write_scans(tmp_path / "scans")
 
 
 @pytest.fixture

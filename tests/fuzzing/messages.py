@@ -144,7 +144,7 @@ def engines() -> tuple[Any, Any]:
     folder = Path(tempfile.mkdtemp(prefix="minicpm-fuzz-"))
     write_native(folder, "minicpmv4_6", weights=False)
     write_tokenizer_of(folder, "minicpm-v-4.6")
-    room: Any = SimpleNamespace(context_window=100_000, picture_cache=0, cache_tokens=0)
+    room: Any = SimpleNamespace(context_window=100_000, picture_cache=0)
     checkpoints = (open_checkpoint("demo"), open_checkpoint(folder, family="minicpm-v-4.6"))
     text, seeing = (Engine(checkpoint, None, load_tokenizer(checkpoint), room) for checkpoint in checkpoints)
     return text, seeing

@@ -78,10 +78,9 @@ def draw_question(
             rng.choice(line.other if kind == "other words" else line.own + line.other * (kind == "removed"))
         )
         right = None if kind == "removed" else passages[at][1]
-    if right is None:
-        most = max(1, most)
-    shown = others[: rng.randint(1 if right is None else 0, max(1, most))] if rng.random() < 0.8 else []
-    shown = shown[:most]
+    least = 1 if right is None else 0
+    most = max(least, most)
+    shown = others[: rng.randint(least, most)] if rng.random() < 0.8 else []
     for other, stranger in _like(rng, documents, question, document, language)[: most - len(shown)]:
         lines, text = next(p for p in _cut(rng, stranger, _Values(rng, language), progress) if other in p[0])
         if not any(_alike(question, asked, language) for one in lines for asked in (*one.own, *one.other)):
