@@ -58,7 +58,8 @@ def test_a_question_comes_with_the_passage_that_answers_it_or_without(kind: Kind
     for _ in range(60):
         most = rng.randint(0, 4)
         question, right, others = draw_question(rng, language, kind, most=most, held_out=True)
-        assert question and "{" not in question
+        assert question.strip()
+        assert "{" not in question
         assert all(text == write_line(text) and "{" not in text for text in (*others, right or ""))
         assert (right is not None) == kind.endswith("words")
         assert right not in others
