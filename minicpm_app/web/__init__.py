@@ -7,8 +7,9 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from minicpm_app.ask import make_chat_model, print_line
@@ -45,9 +46,10 @@ def run(options: Namespace) -> int:
                 chat, library, host=options.host, port=options.port, password=password, open_browser=options.open
             )
             address = blocks.local_url.rstrip("/")
-            print_line(json.dumps({"url": address}) if options.json else f"{address}  (Ctrl-C ends it)")
             try:
-                blocks.block_thread()
+                with suppress(KeyboardInterrupt):
+                    print_line(json.dumps({"url": address}) if options.json else f"{address}  (Ctrl-C ends it)")
+                    Event().wait()
             finally:
                 blocks.close(verbose=False)
     return 0

@@ -85,18 +85,19 @@ def start(folder: Path, arguments: list[str], **environment: str) -> Server:
 
 
 def end(server: Server, *, interrupt: bool = True) -> int:
-    """End it as Ctrl-C does, else by the end of its input; return its exit code."""
-    assert server.process.stdin is not None
+    """End it as Ctrl-C does, else by the end of its input; return its exit code. It writes nothing but its addresses."""
+    assert server.process.stdin is not None and server.process.stdout is not None
     server.process.stdin.close()
     if interrupt:
         server.process.send_signal(signal.SIGINT)
     try:
-        return server.process.wait(timeout=PATIENCE / 1000)
+        code = server.process.wait(timeout=PATIENCE / 1000)
+        assert server.process.stdout.read() == ""
+        return code
     finally:
         server.process.kill()
         server.process.wait()
-        if server.process.stdout:
-            server.process.stdout.close()
+        server.process.stdout.close()
 
 
 @pytest.fixture(scope="package")
