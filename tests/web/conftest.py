@@ -85,8 +85,9 @@ def start(folder: Path, arguments: list[str], **environment: str) -> Server:
 
 
 def end(server: Server, *, interrupt: bool = True) -> int:
-    """End it as Ctrl-C does, else by the end of its input; return its exit code. It writes nothing but its addresses."""
-    assert server.process.stdin is not None and server.process.stdout is not None
+    """End it as Ctrl-C does, else by the end of its input; return its exit code. It wrote nothing but addresses."""
+    assert server.process.stdin is not None
+    assert server.process.stdout is not None
     server.process.stdin.close()
     if interrupt:
         server.process.send_signal(signal.SIGINT)
