@@ -17,6 +17,7 @@ from typing_extensions import Self
 from langchain_minicpm.convert import to_template
 from langchain_minicpm.tools import to_tool
 from minicpm_core.picture_settings import PictureSettings
+from minicpm_core.sizes import default_memory_limit
 from minicpm_core.types import Chunk, Prompt, Sampling
 from minicpm_core.urls import refuse_password
 
@@ -87,7 +88,7 @@ class MiniCPMSettings(BaseModel):
     quantization: str | None = "auto"
     dtype: str = "auto"
     device: str = "auto"
-    memory_limit: int | str | None = Field(default_factory=lambda: os.environ.get("MINICPM_MEMORY_LIMIT") or None)
+    memory_limit: int | str | None = Field(default_factory=default_memory_limit)
     context_window: int | None = None
     adapter: str | Path | dict[str, str | Path] | None = None
     family: str | None = None

@@ -17,6 +17,7 @@ from llamaindex_minicpm.convert import to_messages
 from llamaindex_minicpm.limits import plan_limits
 from llamaindex_minicpm.tools import to_tools
 from minicpm_core.picture_settings import PictureSettings
+from minicpm_core.sizes import default_memory_limit
 from minicpm_core.types import Sampling
 from minicpm_core.urls import refuse_password
 
@@ -60,7 +61,7 @@ class EngineFields(LLM):
     dtype: str = Field(default="auto", description='"auto", "bfloat16", "float16" or "float32".')
     device: str = Field(default="auto", description='"auto", "cpu", "cuda" or "cuda:N".')
     memory_limit: int | str | None = Field(
-        default_factory=lambda: os.environ.get("MINICPM_MEMORY_LIMIT") or None,
+        default_factory=default_memory_limit,
         description='Bytes, or such as "4GiB"; the context window is fitted to it.',
     )
     context_window: int | None = Field(default=None, description="Tokens of prompt and answer together.")

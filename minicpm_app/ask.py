@@ -7,15 +7,21 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+from minicpm_app.cli import UsageError
 from minicpm_app.documents import prepare_index
 
 
 def run(options: Namespace) -> int:
     """Answer each question; stream the answers, or print one JSON object a line."""
+    if not options.question:
+        raise UsageError(
+            "no question is given; it goes before --docs, which takes all that follows for paths: "
+            'minicpm ask "How long is the warranty?" --docs DIR'
+        )
     from langchain_minicpm import create_rag_chain
 
-    index = prepare_index(options)
-    chain = create_rag_chain(make_chat_model(options), index)
+    chat, index = make_chat_model(options), prepare_index(options)
+    chain = create_rag_chain(chat, index)
     for number, question in enumerate(options.question):
         if options.json:
             print_line(json.dumps(ask_as_json(chain, {"question": question}), ensure_ascii=False))

@@ -6,10 +6,12 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from minicpm_app.ask import ask_as_json, make_chat_model, print_line, stream_answer
-from minicpm_app.documents import prepare_index
+from minicpm_app.cli import UsageError
+from minicpm_app.documents import page_options, prepare_index
 
 HELP = (
     "Type a message. /clear forgets the conversation, /exit or Ctrl-D ends it.\n"
@@ -65,13 +67,22 @@ def _lines() -> Iterator[str]:
 
 
 def _document_chain(options: Namespace) -> Any:
+    """Return the chain over the index; --system says in front of its rule who speaks."""
     from langchain_minicpm import create_rag_chain
 
-    return create_rag_chain(make_chat_model(options), prepare_index(options))
+    chat, index = make_chat_model(options), prepare_index(options)
+    settings = index.index.settings
+    if options.system:
+        prompts = {language: f"{options.system}\n{rule}" for language, rule in settings.system_prompts.items()}
+        settings = replace(settings, system_prompts=prompts)
+    return create_rag_chain(chat, index, settings=settings)
 
 
 def _plain_chain(options: Namespace) -> Any:
-    """Return a chain with the inputs and outputs of the document chain."""
+    """Return a chain with the inputs and outputs of the document chain; UsageError with options about documents."""
+    if given := [*page_options(options), *(["embeddings"] if options.embeddings else [])]:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{names}: there are no documents; give them with --docs or --index, or leave this out")
     from langchain_core.output_parsers import StrOutputParser
     from langchain_core.prompts import ChatPromptTemplate
     from langchain_core.runnables import RunnableLambda, RunnableParallel

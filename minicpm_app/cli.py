@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parsers = {name: commands.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()}
 
     ask = parsers["ask"]
-    ask.add_argument("question", nargs="+", help="a question, or several, each in quotes")
+    ask.add_argument("question", nargs="*", metavar="QUESTION", help="one or several, each in quotes, before --docs")
     _add_index_arguments(ask)
     _add_model_arguments(ask)
 
@@ -56,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     chat = parsers["chat"]
     _add_index_arguments(chat)
     _add_model_arguments(chat)
-    chat.add_argument("--system", metavar="TEXT", help="system message, used where there are no documents")
+    chat.add_argument("--system", metavar="TEXT", help="system message; with documents in front of the rule")
 
     read = parsers["read"]
     read.add_argument("picture", metavar="PICTURE", help="a file, a URL or a data URI")
@@ -241,8 +241,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # nothing more can be written
         return 1
     except (ImportError, MemoryError, OSError, RuntimeError, ValueError) as error:
-        sys.stderr.write(f"minicpm {options.command}: error: {' '.join(str(error).split()) or type(error).__name__}\n")
+        sys.stderr.write(f"minicpm {options.command}: error: {_describe(error)}\n")
         return 1
+
+
+def _describe(error: Exception) -> str:
+    """Return the message on one line; of pydantic's errors only what was refused."""
+    causes = (
+        [row.get("ctx", {}).get("error") or row["msg"] for row in error.errors()] if hasattr(error, "errors") else []
+    )
+    return " ".join("; ".join(map(str, causes or [error])).split()) or type(error).__name__
 
 
 def _version() -> str:

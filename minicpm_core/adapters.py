@@ -37,7 +37,10 @@ def find_adapters(adapter: Adapter) -> dict[str, Path]:
     for name, place in named.items():
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"adapter name {name!r} is not accepted; names are text without dots")
-        folder = find_folder(place)
+        try:
+            folder = find_folder(place)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no folder {place}; adapter is a PEFT folder, or its hub id") from None
         weights = next((file for file in _WEIGHTS if has_file(folder, file)), None)
         if not has_file(folder, "adapter_config.json") or weights is None:
             raise FileNotFoundError(

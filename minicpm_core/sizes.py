@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -19,6 +20,21 @@ def parse_bytes(size: int | str) -> int:
     if value <= 0:
         raise ValueError(f"memory size {size!r} must be more than zero")
     return value
+
+
+def default_memory_limit() -> str | None:
+    """Return the environment variable MINICPM_MEMORY_LIMIT, None where it is not set or empty.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    size = os.environ.get("MINICPM_MEMORY_LIMIT") or None
+    try:
+        if size is not None:
+            parse_bytes(size)
+    except ValueError as error:
+        raise ValueError(f"the environment variable MINICPM_MEMORY_LIMIT: {error}") from None
+    return size
 
 
 def gib(size: int) -> str:

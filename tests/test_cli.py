@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from langchain_minicpm import create_rag_chain
 from minicpm_app.ask import ask_as_json, stream_answer
 from minicpm_app.cli import COMMANDS, main
+from minicpm_core.rag import RagSettings
 
 DOCUMENTS = Path(__file__).parents[1] / "examples" / "documents"
 
@@ -118,6 +120,28 @@ def test_chat_remembers_the_conversation(
     assert main(["chat", "--index", str(index), "--model", "demo", "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["citations"][0]["source"] for answer in answers] == ["lease.txt", "lease.txt"]
+
+
+def test_a_system_message_stands_before_the_rule_for_documents(
+    index: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def note(llm: Any, searched: Any, *, settings: RagSettings) -> Any:
+        seen.append(settings)
+        return create_rag_chain(llm, searched, settings=settings)
+
+    monkeypatch.setattr("langchain_minicpm.create_rag_chain", note)
+    for more in ([], ["--system", "You are a librarian."]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("Who repairs the roof?\n"))
+        assert main(["chat", "--index", str(index), "--model", "demo", "--json", *more]) == 0
+        assert json.loads(capsys.readouterr().out)["citations"][0]["source"] == "lease.txt"
+    plain, librarian = seen
+    assert plain == RagSettings.demo()
+    assert librarian.system_prompts == {
+        language: f"You are a librarian.\n{rule}" for language, rule in plain.system_prompts.items()
+    }
+    assert (librarian.k, librarian.chunk_size) == (plain.k, plain.chunk_size)
 
 
 def test_chat_without_documents_answers_from_the_model(
@@ -232,6 +256,31 @@ def test_doctor_says_what_would_make_a_model_fit(toy: Path, capsys: pytest.Captu
         (["ask", "why?", "--index", "nowhere", "--model", "demo"], 1, "nowhere"),
         (["chat", "--model", "./no-such-model"], 1, "no folder ./no-such-model; give an existing folder, a hub id"),
         (["chat", "--model", "nobody/nothing"], 1, "could not be downloaded"),
+        (["ask"], 2, "no question is given"),
+        (
+            ["ask", "--model", "demo", "--docs", str(DOCUMENTS), "why?"],
+            2,
+            "it goes before --docs, which takes all that",
+        ),
+        (
+            ["ask", "why?", "--docs", str(DOCUMENTS), "--max-tokens", "0"],
+            1,
+            "error: max_new_tokens is 0; accepted: 1 or more\n",
+        ),
+        (["ask", "why?", "--docs", str(DOCUMENTS), "--embeddings", "/nope"], 1, "'/nope' could not be loaded"),
+        (["index", "", "--index", "nowhere"], 1, "'' is not a path; for the folder that you are in give '.'"),
+        (
+            ["index", str(DOCUMENTS), "--index", str(DOCUMENTS / "lease.txt")],
+            1,
+            "lease.txt is a file; an index is kept in a folder",
+        ),
+        (["ask", "why?", "--index", "no where", "--model", "demo"], 1, "minicpm index PATH... --index '"),
+        (
+            ["chat", "--model", "demo", "--pages", "image", "--embeddings", "e"],
+            2,
+            "--pages, --embeddings: there are no documents",
+        ),
+        (["web", "--model", "demo", "--port", "99999"], 2, "--port 99999: accepted are 1 to 65535"),
         (["doctor", "--memory", "much"], 1, "memory size 'much' cannot be read"),
     ],
 )
@@ -251,7 +300,7 @@ def test_errors_are_one_line(
     assert message in output.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["ask"], ["ask", "why?", "--max-tokens", "many"]])
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["ask", "why?", "--max-tokens", "many"]])
 def test_wrong_usage_ends_with_code_two(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

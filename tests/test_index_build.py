@@ -270,6 +270,8 @@ def test_search_gives_exactly_k_different_texts(tmp_path: Path, store: Path) -> 
             index.search("rent", k=0)
         with pytest.raises(ValueError, match="the query is empty"):
             index.search("  ")
+        with pytest.raises(TypeError, match="query is a NoneType; accepted: a text"):
+            index.search(None)  # type: ignore[arg-type]
         assert len(index.search("rent " + " ".join(f"word{n}" for n in range(5000)))) == 4
 
 

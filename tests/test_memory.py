@@ -41,6 +41,19 @@ def test_sizes_that_mean_nothing_are_refused(size: int | str) -> None:
         parse_bytes(size)
 
 
+def test_a_limit_in_the_environment_is_named_where_it_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from langchain_minicpm import ChatMiniCPM
+    from llamaindex_minicpm import MiniCPM
+
+    for make in (ChatMiniCPM, MiniCPM):
+        for size, expected in (("3 GiB", "3 GiB"), ("", None)):
+            monkeypatch.setenv("MINICPM_MEMORY_LIMIT", size)
+            assert make(model="demo").memory_limit == expected
+        monkeypatch.setenv("MINICPM_MEMORY_LIMIT", "lots")
+        with pytest.raises(ValueError, match="variable MINICPM_MEMORY_LIMIT: memory size 'lots' cannot be read"):
+            make(model="demo")
+
+
 def test_published_shapes_have_the_published_number_of_parameters() -> None:
     counts = {model.name: model.parameters for model in PUBLISHED}
     assert counts["openbmb/MiniCPM5-1B"] == 1_080_632_832

@@ -30,6 +30,8 @@ def run(options: Namespace) -> int:
     for name in ("max_file_size", "max_files"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: accepted are numbers from 1 on")
+    if options.port is not None and not 1 <= options.port <= 65535:
+        raise UsageError(f"--port {options.port}: accepted are 1 to 65535")
     check_pages(options)
     with tempfile.TemporaryDirectory(prefix="minicpm-web-", ignore_cleanup_errors=True) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads

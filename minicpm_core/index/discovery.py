@@ -55,7 +55,7 @@ def find_files(paths: str | Path | Iterable[str | Path], *, ignore: Path) -> Fou
     """Return the files to index: those given and, sorted, those in folders, except hidden ones and the folder `ignore`.
 
     Raises:
-        ValueError: no path is given.
+        ValueError: no path is given, or an empty one.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not given:
@@ -66,6 +66,8 @@ def find_files(paths: str | Path | Iterable[str | Path], *, ignore: Path) -> Fou
     failed: list[FailedFile] = []
     missing: list[Path] = []
     for item in given:
+        if item == "":
+            raise ValueError("'' is not a path; for the folder that you are in give '.'")
         path = Path(item).expanduser()
         resolved = path.resolve()
         if path.is_dir():

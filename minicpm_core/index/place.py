@@ -22,12 +22,18 @@ def locate(
 
     Raises:
         ValueError: neither is given, a token without a server, or a URL that is not accepted.
+        NotADirectoryError: the folder is a file.
     """
     server = None if chroma_url is None else ChromaServer.parse(chroma_url, chroma_token)
     if server is None and chroma_token is not None:
         raise ValueError("chroma_token is for the server of chroma_url; give that too")
     if persist_directory is not None:
-        return Path(persist_directory).expanduser().resolve(), server
+        directory = Path(persist_directory).expanduser().resolve()
+        if directory.is_file():
+            raise NotADirectoryError(
+                f"{directory} is a file; an index is kept in a folder, which is made if it is not there"
+            )
+        return directory, server
     if server is None:
         raise ValueError("give persist_directory, the folder of the index, or chroma_url, the server that holds it")
     return server.folder(), server

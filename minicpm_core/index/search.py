@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -151,12 +152,15 @@ class Index:
             ways: "dense" and "lexical" are the two halves alone, to be compared; words may find fewer than `k`.
 
         Raises:
+            TypeError: the query is no text.
             ValueError: the query is empty, k is below 1, `where` or `ways` is not accepted, or other embeddings than
                 those given made the index.
         """
         wanted = self.settings.k if k is None else k
         if not hasattr(wanted, "__index__") or wanted < 1:
             raise ValueError(f"k is {wanted!r}; at least one passage must be asked for, with a whole number")
+        if not isinstance(query, str):
+            raise TypeError(f"query is a {type(query).__name__}; accepted: a text, the question")
         if not query.strip():
             raise ValueError("the query is empty; give a question or words to look for")
         if ways not in get_args(Ways):
@@ -274,7 +278,11 @@ class Index:
 
 
 def _no_index(directory: Path) -> str:
-    return f"there is no index in {directory}; make one with build_index(paths, persist_directory={str(directory)!r})"
+    name = str(directory)
+    return (
+        f"there is no index in {name}; make one with build_index(paths, persist_directory={name!r}), "
+        f"or with: minicpm index PATH... --index {shlex.quote(name)}"
+    )
 
 
 def _passage(chunk: StoredChunk, score: float, similarity: float | None, covered: float) -> Passage:

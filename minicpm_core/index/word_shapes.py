@@ -36,14 +36,11 @@ class WordShapes:
         """Return the vector of a question, [DIMENSION]."""
         words = re.findall(r"\w+", text)
         words = [word for word in words if len(word) >= _SHORTEST] or words
-        return _embed(
-            [
-                shape
-                for word in words
-                for form in (word.lower(), word.capitalize())
-                for shape in find_words(_print(form))
-            ]
-        )
+        shapes = {
+            word: [s for form in (word.lower(), word.capitalize()) for s in find_words(_print(form))]
+            for word in {*words}
+        }
+        return _embed([shape for word in words for shape in shapes[word]])
 
 
 def find_words(image: Image) -> list[Any]:
