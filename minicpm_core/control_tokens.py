@@ -117,7 +117,7 @@ class ControlTokens:
         refuse_half_characters(text)
         cut = self.seam in text
         if not cut and not offsets:
-            return list(self._tokenizer.encode(text, add_special_tokens=False)), []
+            return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False)), []
         ids, places = self._encode(text)
         if not cut:
             return ids, places

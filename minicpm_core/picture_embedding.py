@@ -87,7 +87,7 @@ class PictureEmbeddingModel(EmbeddingModel):
                 end += len(slot)
             spans.append((start, end))
             start = end
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         bos = self._tokenizer.bos_token_id
         begin = [] if bos is None else [bos]
         ids = [*begin, *encoded["input_ids"]]

@@ -123,7 +123,7 @@ class PromptEncoder:
         """Return the token ids of a text as it stands, nothing added."""
         refuse_half_characters(text)
         with self.lock:
-            return list(self._tokenizer.encode(text, add_special_tokens=False))
+            return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
     def _render(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,18 @@ HELLO = [{"role": "user", "content": "hello 你好"}]
 def engine(toy: Path) -> Iterator[Engine]:
     with minicpm_core.load(toy) as engine:
         yield engine
+
+
+def test_a_prompt_beyond_the_window_is_told_once(
+    toy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    with minicpm_core.load(toy) as fresh:
+        fresh.tokenizer.model_max_length = 512
+        for prompt in ("a " * 600, [{"role": "user", "content": "a " * 600}]):
+            with pytest.raises(ValueError, match="the prompt has"):
+                fresh.generate(prompt)
+    assert caplog.records == []  # transformers warns of indexing errors that do not happen
 
 
 def test_stream_adds_up_to_generate_and_to_the_async_twins(engine: Engine) -> None:
