@@ -73,10 +73,10 @@ def perplexity(scored: Sequence[float]) -> float:
 @pytest.mark.parametrize(("window", "stride"), [(512, 256), (64, 32), (64, 63), (48, 1), (2, 1)])
 def test_perplexity_is_that_of_transformers(toy: Path, window: int, stride: int) -> None:
     import torch
-    from transformers import AutoTokenizer, LlamaForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
     model = LlamaForCausalLM.from_pretrained(toy, dtype=torch.float32).eval()
-    ids = AutoTokenizer.from_pretrained(toy).encode(TEXT, add_special_tokens=False)[:200]
+    ids = PreTrainedTokenizerFast.from_pretrained(toy).encode(TEXT, add_special_tokens=False)[:200]
     with torch.inference_mode():
         scored = log_likelihoods(model, ids, window=window, stride=stride)
     assert len(scored) == len(ids) - 1
@@ -150,12 +150,12 @@ def test_perplexity_and_its_ratio_are_the_formulas() -> None:
 
 def test_evaluate_reports_what_was_asked_for(toy: Path) -> None:
     import torch
-    from transformers import AutoTokenizer, LlamaForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
     settings = Settings(context_window=100, stride=40, max_tokens_scored=150, prompt_tokens=20, decode_tokens=3)
     row = evaluate(str(toy), "none", TEXT, settings)
     model = LlamaForCausalLM.from_pretrained(toy, dtype=torch.float32).eval()
-    ids = AutoTokenizer.from_pretrained(toy).encode(TEXT, add_special_tokens=False)
+    ids = PreTrainedTokenizerFast.from_pretrained(toy).encode(TEXT, add_special_tokens=False)
     assert row.text_tokens == len(ids)
     assert len(row.log_likelihoods) == 150
     assert row.perplexity == pytest.approx(direct_perplexity(model, [0, *ids][:151], 100, 40), rel=1e-4)  # BOS is 0
@@ -192,7 +192,7 @@ def test_peak_memory_remembers_the_most(toy: Path) -> None:
 
 
 def test_the_timed_tokens_are_the_texts_and_the_seeds(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
     from minicpm_core.prefix import Context
 
@@ -212,7 +212,7 @@ def test_the_timed_tokens_are_the_texts_and_the_seeds(toy: Path, monkeypatch: py
     assert seen[0] == seen[1] != seen[2]
     timed, scored = seen[0][3:6], seen[0][-1]  # behind a short round for warmth
     assert [len(ids) for ids in timed] == [40, 1, 1]
-    last = AutoTokenizer.from_pretrained(toy).encode("a lamp costs 35 EUR", add_special_tokens=False)[-1]
+    last = PreTrainedTokenizerFast.from_pretrained(toy).encode("a lamp costs 35 EUR", add_special_tokens=False)[-1]
     assert {token for ids in timed for token in ids} <= {*scored, last}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,15 @@ def test_a_name_loads_what_it_names(tmp_path: Path) -> None:
 
 
 def write_clip(folder: Path) -> Path:
-    """Write a random CLIP model in the layout of sentence-transformers."""
+    """Write a random CLIP model in the layout of sentence-transformers/clip-ViT-B-32, which all its versions read."""
     import transformers
-    from sentence_transformers import SentenceTransformer
 
     from tests.toy_minicpmv import _write_tokenizer
 
-    part = folder / "clip"
+    part = folder / "0_CLIPModel"
     part.mkdir()
+    module = {"idx": 0, "name": "0", "path": part.name, "type": "sentence_transformers.models.CLIPModel"}
+    (folder / "modules.json").write_text(json.dumps([module]))
     size = _write_tokenizer(part)
     text = {"vocab_size": size, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
             "num_attention_heads": 2, "max_position_embeddings": 32, "eos_token_id": 2, "bos_token_id": 1}  # fmt: skip
@@ -101,8 +103,7 @@ def write_clip(folder: Path) -> Path:
     side = {"shortest_edge": 28}
     images = transformers.CLIPImageProcessorPil(size=side, crop_size={"height": 28, "width": 28})
     transformers.CLIPProcessor(images, tokenizer).save_pretrained(part)
-    SentenceTransformer(str(part), device="cpu").save(str(folder / "st"))
-    return folder / "st"
+    return folder
 
 
 def test_a_clip_model_of_sentence_transformers_embeds_both(tmp_path: Path) -> None:
