@@ -81,8 +81,7 @@ def is_public(address: Address) -> bool:
         same = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address.ipv4_mapped
         if same is not None:
             return is_public(same)
-        inner = [one for one in (address.sixtofour, *(address.teredo or ())) if one is not None]
-        if address.is_site_local or not all(map(is_public, inner)):
+        if address.is_site_local or address.sixtofour is not None:  # the latter lead to any address, and are given up
             return False
     if address in _CLOUD:
         return False

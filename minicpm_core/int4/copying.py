@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -91,13 +92,12 @@ class Copy:
 
     def _drop(self) -> None:
         """Remove what is not in its place; errors of the disk were told before."""
-        try:
-            if self._file:
+        if self._file:
+            with suppress(OSError):  # what is left in its buffer has no room either
                 self._file.abandon()
-            if self._temporary:
+        if self._temporary:
+            with suppress(OSError):
                 self._temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
         self._file = self._temporary = None
 
 

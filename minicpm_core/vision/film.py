@@ -50,7 +50,7 @@ def decode_frames(
     stream: Any = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
     with stream:  # an open file and no path, so that FFmpeg's own protocols have nothing to open
         try:
-            with av.open(stream, options=_DECODER_OPTIONS, metadata_errors="replace") as film:
+            with av.open(stream, options=_DECODER_OPTIONS, **_lenient(av.__version__)) as film:
                 found = [] if not film.streams.video else _sample(film, name, times, most, stack)
         except (av.error.FFmpegError, OSError) as error:
             formats = ", ".join(CONTAINERS)
@@ -58,6 +58,11 @@ def decode_frames(
     if not found:
         raise ValueError(f"the video {name} has no pictures; is it sound only?")
     return tuple(image for image, _ in found), tuple(time for _, time in found)
+
+
+def _lenient(version: str) -> dict[str, str]:
+    """Return the argument of `av.open` that lets titles be no UTF-8; from PyAV 19 on they always may."""
+    return {"metadata_errors": "replace"} if int(version.partition(".")[0]) < 19 else {}
 
 
 def _sample(film: Any, name: str, times: Sequence[float] | float, most: int, stack: int) -> list[tuple[Image, float]]:
