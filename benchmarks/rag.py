@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,12 +23,13 @@ from typing import Any
 
 from benchmarks import rag_causes
 from benchmarks.tables import Bar, describe_machine, format_bars, format_table
-from minicpm_app.evaluate_rag import Measured, answer_rows, describe_threshold, measure, show
+from minicpm_app.evaluate_rag import Measured, answer_rows, describe_thresholds, measure, show
 from minicpm_core.index import Index, build_index
-from minicpm_core.rag import Passage, RagSettings
+from minicpm_core.rag import Passage, RagSettings, is_refusal
 from minicpm_core.rag_calibration import calibrate
 from minicpm_core.rag_evaluation import (
     Answered,
+    AnswerFigures,
     Question,
     Retrieval,
     evaluate_answers,
@@ -77,8 +79,18 @@ class Tutorial:
         return answers
 
 
-def run(model: str, embeddings: str, *, reranked: bool) -> tuple[str, dict[str, Any]]:
-    """Measure everything; return the report and the figures."""
+def run(
+    model: str, embeddings: str, quantization: str = "auto", *, reranked: bool = True, compared: bool = True
+) -> tuple[str, dict[str, Any]]:
+    """Measure everything; return the report and the figures.
+
+    Args:
+        model: folder, hub id or "demo".
+        quantization: see `load`.
+        embeddings: of the index.
+        reranked: search with the model as a reranker too.
+        compared: ask the tutorial's pipeline all questions too, and look for the causes of false refusals.
+    """
     from langchain_minicpm import ChatMiniCPM
     from minicpm_core.devices import peak_memory
 
@@ -88,14 +100,14 @@ def run(model: str, embeddings: str, *, reranked: bool) -> tuple[str, dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         build_index(SET / "documents", persist_directory=Path(folder) / "index", embeddings=embeddings)
         with Index.open(Path(folder) / "index") as index:
-            chat = ChatMiniCPM(model=model, temperature=0.0, max_tokens=LONGEST)
+            chat = ChatMiniCPM(model=model, quantization=quantization, temperature=0.0, max_tokens=LONGEST)
             device = chat.load_engine().model.device
             found = measure(index, chat, questions, reranked=reranked, on_step=_step())
             tutorial = Tutorial(SET / "documents", index.embedder, Path(folder) / "tutorial")
             searches = found.searches | {TUTORIAL: evaluate_search(tutorial.search, questions)}
-            theirs = evaluate_answers(tutorial.ask(chat, questions), RagSettings())
+            theirs = evaluate_answers(tutorial.ask(chat, questions), RagSettings()) if compared else None
             reach = [(q, index.search(q.question)) for q in questions]
-            causes = rag_causes.explain(chat, index, questions, plain)
+            causes = rag_causes.explain(chat, index, questions, plain) if compared else ""
             name, passages = index.embeddings_name, index.count()
     total = {"wall": time.perf_counter() - began[0], "cpu": time.process_time() - began[1]}
     answerable = [question for question in questions if question.source is not None]
@@ -109,8 +121,9 @@ def run(model: str, embeddings: str, *, reranked: bool) -> tuple[str, dict[str, 
             ("search", "hit@1", "hit@3", "hit@10", "MRR", *KINDS, "characters in 3", "ms each"),
             [_search_row(way, figures, answerable, plain) for way, figures in searches.items()],
         ),
-        format_table(("answers", *answer_rows(found)[0][1:], "tutorial"), _answer_cells(found, theirs)),
-        " ".join(describe_threshold(found.threshold)),
+        format_table(*_answer_table(found, theirs)),
+        format_table(*refusals_by_kind(found, plain)),
+        " ".join(describe_thresholds(found)),
         explain(searches, answerable, plain, reach),
         causes,
         format_bars(list_bars(found)),
@@ -118,11 +131,12 @@ def run(model: str, embeddings: str, *, reranked: bool) -> tuple[str, dict[str, 
         f"{peak / 2**20:,.0f} MiB. {machine}.",
     ]
     figures = {way: asdict(one) for way, one in searches.items()}
-    answers = {"ours": found.answers, "threshold": found.calibrated, "tutorial": theirs}
-    return "\n\n".join(texts), {
+    answers = found.columns | ({"tutorial": theirs} if theirs else {})
+    return "\n\n".join(text for text in texts if text), {
         "search": figures,
-        "answers": {way: asdict(one) for way, one in answers.items() if one},
+        "answers": {way: asdict(one) for way, one in answers.items()},
         "threshold": asdict(found.threshold) if found.threshold else None,
+        "asking": asdict(found.asking) if found.asking else None,
         "seconds": total,
     }
 
@@ -130,14 +144,42 @@ def run(model: str, embeddings: str, *, reranked: bool) -> tuple[str, dict[str, 
 def list_bars(found: Measured) -> list[Bar]:
     """Return what the figures have to be."""
     halves = max(found.searches[way].hit(3) for way in ("dense", "lexical"))
-    refused, false = found.answers.refused, found.answers.false_refusals
+    figures = found.columns
+    shares = {
+        head: (one.refused[0] / max(one.refused[1], 1), one.false_refusals[0] / max(one.false_refusals[1], 1))
+        for head, one in figures.items()
+        if head != "with threshold"
+    }
     return [
         Bar("hit@3 of hybrid above the better half, questions", round(
             (found.searches["hybrid"].hit(3) - halves) * len(found.searches["hybrid"].ranks)), 1),
-        Bar("refusals right", refused[0] / max(refused[1], 1), 0.85),
-        Bar("false refusals", false[0] / max(false[1], 1), 0.05, at_most=True),
-        Bar("citations of passages that were not given", found.answers.not_given, 0, at_most=True),
+        *(Bar(f"refusals right, {head}", right, 0.85) for head, (right, _) in shares.items()),
+        *(Bar(f"false refusals, {head}", false, 0.05, at_most=True) for head, (_, false) in shares.items()),
+        Bar("citations of passages that were not given", figures["as it is"].not_given, 0, at_most=True),
     ]  # fmt: skip
+
+
+def refusals_by_kind(found: Measured, plain: Sequence[Question]) -> tuple[list[str], list[list[Any]]]:
+    """Return the table of what is refused: a row for each way of refusing, a column for each kind of question."""
+    ways = {"as it is": found.answers, "with threshold": found.calibrated, "asked first": found.asked}
+    counts: dict[str, dict[str, int]] = {}
+    sizes = Counter(kind_of(question, plain) for question in found.questions)
+    for way, answers in ways.items():
+        if answers:
+            refused = [given.question for given in answers if is_refusal(given.answer, found.settings)]
+            counts[way] = Counter(kind_of(question, plain) for question in refused)
+    kinds = sorted(sizes)
+    return (
+        ["refused", *(f"of {sizes[kind]} {kind}" for kind in kinds)],
+        [[way, *(count[kind] for kind in kinds)] for way, count in counts.items()],
+    )
+
+
+def kind_of(question: Question, plain: Sequence[Question]) -> str:
+    """Return the kind of a question: whether it must be refused, its language, and whose words it uses."""
+    if question.source is None:
+        return f"that must be, {question.language}{', near misses' if question.near else ''}"
+    return f"answered, {question.language}{'' if question in plain else ', other words'}"
 
 
 def explain(
@@ -205,14 +247,19 @@ def _search_row(way: str, figures: Retrieval, answerable: Sequence[Question], pl
     return [way, *hits, f"{figures.mrr:.3f}", *share, round(figures.characters), round(each)]
 
 
-def _answer_cells(found: Measured, theirs: Any) -> list[list[Any]]:
-    shown = answer_rows(Measured(found.questions, found.searches, theirs, None, None))
-    names = ("right answers", "refusals right", "of these, near misses", "false refusals", "seconds each")
-    rows = []
-    for ours, tutorial in zip(answer_rows(found)[1:], shown[1:], strict=True):
-        filled = [*ours, *["-"] * (len(answer_rows(found)[0]) - len(ours))]
-        rows.append([*filled, tutorial[1] if ours[0] in names else "-"])
-    return rows
+def _answer_table(found: Measured, theirs: AnswerFigures | None) -> tuple[list[str], list[list[Any]]]:
+    head, *rows = answer_rows(found)
+    rows = [[*row, *["-"] * (len(head) - len(row))] for row in rows]
+    if theirs is None:
+        return head, rows
+    shown = {
+        "right answers": show(theirs.right),
+        "refusals right": show(theirs.refused),
+        "of these, near misses": show(theirs.refused_near),
+        "false refusals": show(theirs.false_refusals),
+        "seconds each": f"{theirs.seconds / max(len(found.questions), 1):.2f}",
+    }
+    return [*head, "tutorial"], [[*row, shown.get(row[0], "-")] for row in rows]
 
 
 def _step() -> Any:
@@ -226,11 +273,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help='folder, hub id or "demo"')
     parser.add_argument("--embeddings", default="demo", help='sentence-transformers folder or hub id, or "demo"')
+    parser.add_argument("--quantization", default="auto", choices=("int4", "int8", "none", "auto"))
     parser.add_argument("--no-rerank", action="store_true", help="leave out the reranker, which takes longest")
+    parser.add_argument(
+        "--no-comparison", action="store_true", help="leave out the tutorial's answers and the causes of refusals"
+    )
     parser.add_argument("--document", type=Path, metavar="FILE", help="write the report there, between its marks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = parser.parse_args()
-    report, figures = run(options.model, options.embeddings, reranked=not options.no_rerank)
+    parts = {"reranked": not options.no_rerank, "compared": not options.no_comparison}
+    report, figures = run(options.model, options.embeddings, options.quantization, **parts)
     print(report)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ from langchain_minicpm.retrievers import MiniCPMRetriever, Searchable, open_sear
 from langchain_minicpm.settings import MiniCPMSettings
 from langchain_minicpm.unwrapping import refuse_other, takes_grammar, unwrap
 from minicpm_core.answer_grammar import answer_grammar
+from minicpm_core.answerability import is_unanswered
 from minicpm_core.citations import find_citations
 from minicpm_core.follow_up import condense_messages, condense_options, search_query, settle_question
 from minicpm_core.index import Index
@@ -46,6 +48,7 @@ from minicpm_core.rag import (
     is_out_of_scope,
     is_refusal,
     prompt_room,
+    refuse_local_settings,
 )
 from minicpm_core.support import find_support
 
@@ -90,7 +93,7 @@ def create_rag_chain(
 
     Raises:
         TypeError: an argument that is none of these.
-        ValueError: `settings.quote_only` with a model that decodes under no grammar.
+        ValueError: `settings.quote_only` or `min_answerability` with a model that is not loaded here.
     """
     llm = ChatMiniCPM(model=str(llm)) if isinstance(llm, str | Path) else llm
     refuse_other(llm)
@@ -100,9 +103,8 @@ def create_rag_chain(
     searchable = getattr(retriever, "index", None)
     rules = settings or getattr(searchable, "settings", None) or RagSettings()
     steps = RagSteps(llm, retriever, rules)
-    if rules.quote_only and not takes_grammar(steps.llm):
-        kind = type(unwrap(steps.llm)[0]).__name__
-        raise ValueError(f"quote_only decodes under a grammar, which this {kind} cannot; use a local ChatMiniCPM")
+    if not takes_grammar(steps.llm):
+        refuse_local_settings(rules, f"this {type(unwrap(steps.llm)[0]).__name__}", "a local ChatMiniCPM")
     answer: Any = steps.answer  # LangChain passes the config too, which its annotation does not tell
     aanswer: Any = steps.aanswer
     chain: Runnable[Any, Any] = (
@@ -215,7 +217,7 @@ class RagSteps:
         """Do the same in asyncio."""
         state = reduce(add, [AddableDict(chunk) async for chunk in states])
         yield AddableDict(context=state["context"], dropped=state["dropped"])
-        source, prompt = self._ask(state)
+        source, prompt = await asyncio.to_thread(self._ask, state)
         text, wording = "", RefusalLanguage(state["question"], self.settings)
         stream: Any = source.astream(prompt, config)
         async with aclosing(stream) as pieces:
@@ -233,7 +235,10 @@ class RagSteps:
         if is_out_of_scope(passages, self.settings):
             return RunnablePassthrough(), self.settings.refusals[detect_language(state["question"])]
         question = self._question(state)
-        prompt = self._prompt(self._messages(question, passages))
+        messages = self._messages(question, passages)
+        if self.seat and is_unanswered(self.seat.open, question, messages, self.settings):
+            return RunnablePassthrough(), self.settings.refusals[detect_language(question)]
+        prompt = self._prompt(messages)
         if not takes_grammar(self.llm):
             return self.llm, prompt
         grammar = answer_grammar(question, [passage.text for passage in passages], self.settings)

@@ -20,7 +20,7 @@ from llamaindex_minicpm.index import Searchable, open_retriever
 from llamaindex_minicpm.llms import MiniCPM
 from llamaindex_minicpm.prompts import Prompt
 from llamaindex_minicpm.rag_steps import RagSteps, empty_metadata, takes_grammar
-from minicpm_core.rag import RagSettings
+from minicpm_core.rag import RagSettings, refuse_local_settings
 
 
 def create_query_engine(
@@ -75,9 +75,8 @@ def _create_steps(index: Searchable, llm: LLM | str | Path | None, settings: Rag
     elif not isinstance(llm, LLM):
         raise TypeError(f"llm is a {type(llm).__name__}; accepted: a LlamaIndex LLM, or the name of a model")
     steps = RagSteps(llm, *open_retriever(index, settings))
-    if steps.settings.quote_only and not takes_grammar(llm):
-        kind = type(llm).__name__
-        raise ValueError(f"quote_only decodes under a grammar, which this {kind} cannot; use a local MiniCPM")
+    if not takes_grammar(llm):
+        refuse_local_settings(steps.settings, f"this {type(llm).__name__}", "a local MiniCPM")
     return steps
 
 

@@ -18,6 +18,7 @@ from llamaindex_minicpm.engine_llm import EngineLLM
 from llamaindex_minicpm.index import to_passage
 from llamaindex_minicpm.prompts import Condense, Prompt, estimate_tokens, to_chat
 from minicpm_core.answer_grammar import answer_grammar
+from minicpm_core.answerability import is_unanswered
 from minicpm_core.citations import find_citations
 from minicpm_core.follow_up import condense_messages, condense_options, search_query, settle_question
 from minicpm_core.page_prompt import EngineSeat, show_pages
@@ -83,9 +84,13 @@ class RagSteps:
         texts = [passage.text for passage in kept]
         shown = self._show(kept)
         messages = build_messages(question, texts, **self.settings.prompts, pictures=shown)
-        options = {"grammar": answer_grammar(question, texts, self.settings)} if takes_grammar(self.llm) else {}
         dropped = tuple(describe_dropped(passages, len(kept)))
-        return Prompt(question, tuple(nodes[: len(kept)]), to_chat(messages), options=options, dropped=dropped)
+        shown_nodes = tuple(nodes[: len(kept)])
+        if self.seat and is_unanswered(self.seat.open, question, messages, self.settings):
+            refusal = self.settings.refusals[detect_language(question)]
+            return Prompt(question, shown_nodes, refusal=refusal, dropped=dropped)
+        options = {"grammar": answer_grammar(question, texts, self.settings)} if takes_grammar(self.llm) else {}
+        return Prompt(question, shown_nodes, to_chat(messages), options=options, dropped=dropped)
 
     def condense(self, question: str, history: Sequence[ChatMessage]) -> Condense:
         """Return how the model is asked to make a question stand alone, or the text to search with where it is not."""

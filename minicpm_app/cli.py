@@ -214,6 +214,9 @@ def _add_evaluate_rag_arguments(parser: argparse.ArgumentParser) -> None:
         help='JSONL: {"question", "source", "passage", "answer"} a line, without a source for what must be refused '
         "(default: the model writes them)",
     )
+    parser.add_argument(
+        "--no-rerank", action="store_true", help="leave out the search with a reranker, which takes longest"
+    )
     parser.add_argument("--count", type=int, metavar="N", help="questions that the model writes (default: 20)")
     _add_embeddings_argument(parser)
     _add_model_arguments(parser)

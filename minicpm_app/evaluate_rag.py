@@ -7,7 +7,7 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +17,43 @@ from minicpm_app.cli import UsageError
 if TYPE_CHECKING:
     from minicpm_core.index import Index
     from minicpm_core.index.reranking import Reranker
-    from minicpm_core.rag import RagSettings
-    from minicpm_core.rag_calibration import Threshold
+    from minicpm_core.rag import Passage, RagSettings
+    from minicpm_core.rag_calibration import AskedFirst, Threshold
     from minicpm_core.rag_evaluation import Answered, AnswerFigures, Question, Retrieval
 
 COUNT = 20
 """Questions that are written where none are given."""
 Step = Callable[[], Any]
+Judge = Callable[[str, "Sequence[Passage]"], float]
+"""Returns the odds that passages answer a question."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All figures; `calibrated` are those of the answers with a threshold from questions other than the measured."""
+    """All figures, by column, and the thresholds that go with them.
+
+    Args:
+        answers: as the pipeline gives them.
+        calibrated: the same with `threshold`, as calibrated on questions other than the measured.
+        asked: the same with `asking`.
+    """
 
     questions: Sequence[Question]
     searches: dict[str, Retrieval]
-    answers: AnswerFigures
-    calibrated: AnswerFigures | None
-    threshold: Threshold | None
+    answers: Sequence[Answered]
+    settings: RagSettings
+    calibrated: Sequence[Answered] | None = None
+    threshold: Threshold | None = None
+    asked: Sequence[Answered] | None = None
+    asking: AskedFirst | None = None
+
+    @property
+    def columns(self) -> dict[str, AnswerFigures]:
+        """The figures of the answers, by the head of their column."""
+        from minicpm_core.rag_evaluation import evaluate_answers
+
+        given = {"as it is": self.answers, "with threshold": self.calibrated, "asked first": self.asked}
+        return {head: evaluate_answers(answers, self.settings) for head, answers in given.items() if answers}
 
 
 def run(options: Namespace) -> int:
@@ -71,7 +90,7 @@ def run(options: Namespace) -> int:
                     "FILE, or take a larger model"
                 )
             questions, unusable = [*written.questions, *map(Question, UNRELATED)], written.unusable
-        found = measure(index, chat, questions, on_step=bar.update)
+        found = measure(index, chat, questions, reranked=not options.no_rerank, on_step=bar.update)
         peak = peak_memory(engine.model.device) if hasattr(engine.model, "device") else None
     seconds = time.perf_counter() - began
     if options.json:
@@ -111,18 +130,42 @@ def measure(
     """
     from langchain_minicpm import create_rag_chain
     from minicpm_core.index.reranking import resolve_reranker
-    from minicpm_core.rag_calibration import calibrate, cross_calibrate
-    from minicpm_core.rag_evaluation import evaluate_answers
+    from minicpm_core.rag_calibration import calibrate, calibrate_asking, cross_calibrate
 
     searches = compare_searches(index, resolve_reranker(chat) if reranked else None, questions, on_step)
-    answers = ask_all(create_rag_chain(chat, index), questions, on_step)
     settings: RagSettings = index.settings
-    threshold = calibrated = None
+    answers = ask_all(create_rag_chain(chat, index), questions, on_step, judge=make_judge(chat, settings))
+    found = Measured(questions, searches, answers, settings)
     kinds = [given.question.source is None for given in answers]
-    if min(sum(kinds), len(kinds) - sum(kinds)) > 1:
-        threshold = calibrate([(given.question, given.passages) for given in answers])
-        calibrated = evaluate_answers(cross_calibrate(answers, settings), settings)
-    return Measured(questions, searches, evaluate_answers(answers, settings), calibrated, threshold)
+    if min(sum(kinds), len(kinds) - sum(kinds)) < 2:
+        return found
+    found = replace(
+        found,
+        threshold=calibrate([(given.question, given.passages) for given in answers]),
+        calibrated=cross_calibrate(answers, settings),
+    )
+    if any(given.answerability is None for given in answers):
+        return found
+    return replace(found, asking=calibrate_asking(answers), asked=cross_calibrate(answers, settings, asking=True))
+
+
+def make_judge(chat: Any, settings: RagSettings) -> Judge | None:
+    """Return what tells the model's odds that passages answer a question; None for a model that does not tell odds."""
+    from minicpm_core.answerability import answerability
+    from minicpm_core.page_prompt import show_pages
+    from minicpm_core.rag import build_messages
+
+    if not chat.takes_grammar:
+        return None
+    engine = chat.load_engine()
+
+    def judge(question: str, passages: Sequence[Passage]) -> float:
+        pictures = show_pages(passages, sees=engine.family.vision is not None, name=chat.model)
+        texts = [passage.text for passage in passages]
+        messages = build_messages(question, texts, **settings.prompts, pictures=pictures)
+        return answerability(engine, question, messages, settings)
+
+    return judge
 
 
 def compare_searches(
@@ -143,8 +186,10 @@ def compare_searches(
     return {way: evaluate_search(partial(stepping, search), questions) for way, search in ways.items()}
 
 
-def ask_all(chain: Any, questions: Sequence[Question], on_step: Step = lambda: None) -> list[Answered]:
-    """Return the chain's answers."""
+def ask_all(
+    chain: Any, questions: Sequence[Question], on_step: Step = lambda: None, judge: Judge | None = None
+) -> list[Answered]:
+    """Return the chain's answers, and what `judge` says of the passages."""
     from langchain_minicpm.retrievers import to_passage
     from minicpm_core.rag_evaluation import Answered
 
@@ -153,7 +198,9 @@ def ask_all(chain: Any, questions: Sequence[Question], on_step: Step = lambda: N
         began = time.perf_counter()
         result = chain.invoke({"question": question.question})
         passages = tuple(to_passage(document) for document in result["context"])
-        answers.append(Answered(question, result["answer"], passages, time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        odds = None if judge is None else judge(question.question, passages) if passages else -math.inf
+        answers.append(Answered(question, result["answer"], passages, seconds, odds))
         on_step()
     return answers
 
@@ -161,6 +208,7 @@ def ask_all(chain: Any, questions: Sequence[Question], on_step: Step = lambda: N
 def write_json(found: Measured) -> dict[str, Any]:
     """Return the figures for JSON: shares from 0 to 1, pairs as [so many, of so many], times in seconds."""
     answerable = sum(question.source is not None for question in found.questions)
+    columns = found.columns
     return {
         "answerable": answerable,
         "unanswerable": len(found.questions) - answerable,
@@ -169,9 +217,11 @@ def write_json(found: Measured) -> dict[str, Any]:
             | {"mrr": _number(figures.mrr), "seconds": round(figures.seconds, 3)}
             for way, figures in found.searches.items()
         },
-        "answers": asdict(found.answers),
-        "calibrated": asdict(found.calibrated) if found.calibrated else None,
-        "threshold": asdict(found.threshold) if found.threshold else None,
+        "answers": asdict(columns["as it is"]),
+        "calibrated": _as_dict(columns.get("with threshold")),
+        "threshold": _as_dict(found.threshold),
+        "asked": _as_dict(columns.get("asked first")),
+        "asking": _as_dict(found.asking),
     }
 
 
@@ -186,12 +236,12 @@ def write_report(found: Measured, unusable: int = 0) -> list[str]:
         each = 1000 * r.seconds / max(len(r.ranks), 1)
         table.append([way, *(f"{r.hit(k):.3f}" for k in (1, 3, 10)), f"{r.mrr:.3f}", f"{each:.0f}"])
     lines = [said, "", *lay_out(table), "", *lay_out(answer_rows(found)), ""]
-    return lines + describe_threshold(found.threshold)
+    return lines + describe_thresholds(found)
 
 
 def answer_rows(found: Measured) -> list[list[str]]:
-    """Return the table of the answers: as they are, and with a threshold."""
-    columns = [("as it is", found.answers)] + ([("with threshold", found.calibrated)] if found.calibrated else [])
+    """Return the table of the answers, one column for each way of refusing."""
+    columns = found.columns
     names = {
         "right": "right answers",
         "citation_precision": "citations that name a right passage",
@@ -202,21 +252,28 @@ def answer_rows(found: Measured) -> list[list[str]]:
         "refused_near": "of these, near misses",
         "false_refusals": "false refusals",
     }
-    rows = [["answers", *(head for head, _ in columns)]]
-    rows += [[name, *(show(getattr(figures, field)) for _, figures in columns)] for field, name in names.items()]
-    return [*rows, ["seconds each", f"{found.answers.seconds / max(len(found.questions), 1):.2f}"]]
+    rows = [["answers", *columns]]
+    rows += [[name, *(show(getattr(one, field)) for one in columns.values())] for field, name in names.items()]
+    return [*rows, ["seconds each", f"{columns['as it is'].seconds / max(len(found.questions), 1):.2f}"]]
 
 
-def describe_threshold(threshold: Threshold | None) -> list[str]:
-    """Return what a calibrated threshold is and does."""
+def describe_thresholds(found: Measured) -> list[str]:
+    """Return what the calibrated thresholds are and do."""
+    threshold, asking = found.threshold, found.asking
     if threshold is None:
-        return ["threshold: none refuses a question without refusing more than 5 % of those that can be answered"]
-    refused, false = show(threshold.refused), show(threshold.false_refusals)
-    return [
-        f"threshold on all questions: min_similarity={threshold.min_similarity:g}, "
-        f"min_coverage={threshold.min_coverage:g} refuses {refused} before the model is asked, {false} falsely;",
-        "the column above calibrates it on one half of the questions and measures the other.",
-    ]
+        lines = ["threshold: none refuses a question without refusing more than 5 % of those that can be answered"]
+    else:
+        lines = [
+            f"threshold on all questions: min_similarity={threshold.min_similarity:g}, "
+            f"min_coverage={threshold.min_coverage:g} refuses {show(threshold.refused)} before the model is asked, "
+            f"{show(threshold.false_refusals)} falsely;"
+        ]
+    if asking is not None:
+        lines.append(
+            f"asked first on all questions: min_answerability={dict(asking.min_answerability)} refuses "
+            f"{show(asking.refused)}, {show(asking.false_refusals)} falsely;"
+        )
+    return [*lines, "the columns above calibrate on one half of the questions and measure the other."]
 
 
 def show(value: tuple[int, int] | int) -> str:
@@ -233,6 +290,10 @@ def lay_out(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=False))])
         for row in rows
     ]
+
+
+def _as_dict(value: Any) -> dict[str, Any] | None:
+    return asdict(value) if value else None
 
 
 def _number(value: float) -> float | None:

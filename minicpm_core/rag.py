@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,10 @@ CHARS_PER_TOKEN: Mapping[Language, float] = {"en": 3.0, "zh": 1.0}
 """A cautious estimate for models whose tokenizer is not known."""
 QUESTION_LABELS: Mapping[Language, str] = {"en": "Question: ", "zh": "问题："}
 
+ANSWERABLE_PROMPTS: Mapping[Language, str] = {
+    "en": "Do the passages contain the answer to this question? Reply with yes or no only.",
+    "zh": "段落里有没有这个问题的答案？只回答“是”或“否”。",
+}
 CONDENSE_PROMPTS: Mapping[Language, str] = {
     "en": (
         "Rewrite the last question so that it can be understood without the conversation. "
@@ -47,6 +52,9 @@ class RagSettings:
         min_similarity: cosine similarity of the best passage below which the question is refused without asking the
             model, unless a passage contains at least `min_coverage` of the question's words. None asks always.
         min_coverage: share of the question's words, 0 to 1; see `min_similarity`.
+        min_answerability: per language, log(p(yes) / p(no)) of the model, asked whether the passages contain the
+            answer, below which the question is refused; `minicpm evaluate-rag` calibrates it for a model. A language
+            that is not in it is not asked for. For models that are loaded here.
         follow_up: how a question that follows others is made searchable: "model" rewrites it with the model,
             "history" searches with the earlier question in front of it.
         pages: how scanned pages and pictures come into the index. "text": by their text; pages without a text layer are
@@ -54,6 +62,7 @@ class RagSettings:
             pictures. "auto": by the text layer where there is one, else as pictures.
         quote_only: the answer consists of whole sentences of the passages, by a grammar, or is the refusal.
         system_prompts: the rule that the model answers by, per language of the question ("en", "zh").
+        answerable_prompts: what `min_answerability` asks, below the prompt.
         condense_prompts: the prompt of `follow_up="model"`, with `{history}` and `{question}`.
         question_labels: what stands before the question in the prompt, per language.
         refusals: the sentence that says that the documents do not tell, per language.
@@ -64,10 +73,12 @@ class RagSettings:
     k: int = 4
     min_similarity: float | None = None
     min_coverage: float = 0.5
+    min_answerability: Mapping[Language, float] = field(default_factory=dict)
     follow_up: Literal["model", "history"] = "model"
     quote_only: bool = False
     pages: Literal["text", "image", "auto"] = "text"
     system_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(SYSTEM_PROMPTS))
+    answerable_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(ANSWERABLE_PROMPTS))
     condense_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(CONDENSE_PROMPTS))
     question_labels: Mapping[Language, str] = field(default_factory=lambda: dict(QUESTION_LABELS))
     refusals: Mapping[Language, str] = field(default_factory=lambda: dict(REFUSALS))
@@ -81,6 +92,12 @@ class RagSettings:
             raise ValueError(f"k is {self.k}; at least one passage is needed")
         if self.pages not in ("text", "image", "auto"):
             raise ValueError(f"pages is {self.pages!r}; accepted are 'text', 'image' and 'auto'")
+        for language, least in self.min_answerability.items():
+            if language not in ("en", "zh") or not isinstance(least, (int, float)) or math.isnan(least):
+                raise ValueError(
+                    f"min_answerability has {language!r}: {least!r}; accepted are numbers for 'en' and 'zh', such as "
+                    "those that minicpm evaluate-rag prints"
+                )
         if self.follow_up not in ("model", "history"):
             raise ValueError(f"follow_up is {self.follow_up!r}; accepted are 'model' and 'history'")
 
@@ -174,6 +191,23 @@ def build_messages(
         {"role": "system", "content": system_prompts[language]},
         {"role": "user", "content": f"{numbered}\n\n{asked}"},
     ]
+
+
+def refuse_local_settings(settings: RagSettings, model: str, instead: str) -> None:
+    """Refuse settings that need a model which is loaded here.
+
+    Args:
+        settings: of a pipeline whose model is not.
+        model: which that is, for the message.
+        instead: what is accepted.
+
+    Raises:
+        ValueError: one of them is set; the message names it.
+    """
+    if settings.quote_only:
+        raise ValueError(f"quote_only decodes under a grammar, which {model} cannot; use {instead}")
+    if settings.min_answerability:
+        raise ValueError(f"min_answerability asks for odds of yes and no, which {model} does not tell; use {instead}")
 
 
 def is_refusal(answer: str, settings: RagSettings) -> bool:

@@ -1,12 +1,13 @@
-"""A threshold that refuses questions by how near the found passages are, calibrated on questions of both kinds."""
+"""Thresholds that refuse questions, calibrated on both kinds: of how near passages are, and of the model's own odds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
-from minicpm_core.rag import Passage, RagSettings, is_out_of_scope
+from minicpm_core.rag import Language, Passage, RagSettings, is_out_of_scope
 from minicpm_core.rag_evaluation import Answered, Question
 
 MOST_FALSE = 0.05
@@ -57,29 +58,92 @@ def calibrate(found: Sequence[tuple[Question, Sequence[Passage]]], most_false: f
     return best
 
 
+@dataclass(frozen=True)
+class AskedFirst:
+    """`RagSettings.min_answerability`, and what it does to the questions it was chosen on."""
+
+    min_answerability: Mapping[Language, float]
+    refused: tuple[int, int]
+    false_refusals: tuple[int, int]
+
+    def apply(self, settings: RagSettings) -> RagSettings:
+        """Return the settings with these thresholds."""
+        return replace(settings, min_answerability=self.min_answerability)
+
+
+def calibrate_asking(answers: Sequence[Answered], most_false: float = MOST_FALSE) -> AskedFirst | None:
+    """Return the odds below which to refuse, per language; None where they tell the two kinds apart in no language.
+
+    Of the thresholds that refuse at most `most_false` of the answerable questions the one is taken that sets the two
+    kinds apart best (share of right refusals less share of false ones: Youden 1950), in the middle of its gap.
+
+    Args:
+        answers: to questions of both kinds, with their `answerability`.
+        most_false: share of the answerable questions that may be refused, 0 to 1.
+    """
+    least: dict[Language, float] = {}
+    for language in ("en", "zh"):
+        some = [given for given in answers if given.question.language == language]
+        wanted, others = ([_odds(g) for g in some if (g.question.source is None) is kind] for kind in (False, True))
+        if wanted and others and (limit := _separate(wanted, others, math.floor(most_false * len(wanted)))) is not None:
+            least[language] = limit
+    chosen = RagSettings(min_answerability=least)
+    below = [(given.question.source is None, _is_unlikely(given, chosen)) for given in answers]
+    refused, false = ([said for none, said in below if none is kind] for kind in (True, False))
+    return AskedFirst(least, (sum(refused), len(refused)), (sum(false), len(false))) if least else None
+
+
+def _separate(wanted: Sequence[float], others: Sequence[float], allowed: int) -> float | None:
+    """Return the number below which most of the others and at most `allowed` of the wanted lie; None for none."""
+    places = sorted({*wanted, *others})
+    best, limit = 0.0, None
+    for below, above in pairwise(places):
+        false, right = sum(one < above for one in wanted), sum(one < above for one in others)
+        if false <= allowed and (gain := right / len(others) - false / len(wanted)) > best:
+            best, limit = gain, round((below + above) / 2, 3)
+    return limit
+
+
+def _odds(given: Answered) -> float:
+    assert given.answerability is not None
+    return given.answerability
+
+
+def _is_unlikely(given: Answered, settings: RagSettings) -> bool:
+    return _odds(given) < settings.min_answerability.get(given.question.language, -math.inf)
+
+
 def cross_calibrate(
-    answers: Sequence[Answered], settings: RagSettings, most_false: float = MOST_FALSE
+    answers: Sequence[Answered], settings: RagSettings, most_false: float = MOST_FALSE, *, asking: bool = False
 ) -> list[Answered]:
     """Return the answers as a calibrated threshold would have let them pass: refusals where it refuses.
 
-    The threshold of each half (every second question of a kind) is calibrated on the other half, so that the figures
-    are those of questions that it was not chosen on.
+    The threshold of each half (every second question of a kind and language) is calibrated on the other half, so that
+    the figures are those of questions that it was not chosen on.
+
+    Args:
+        answers: to questions of both kinds.
+        settings: say the refusals.
+        most_false: share of the answerable questions that a threshold may refuse, 0 to 1.
+        asking: calibrate `min_answerability`, else `min_similarity` and `min_coverage`.
 
     Raises:
         ValueError: there are fewer than two questions of one kind.
     """
-    kinds = [[given for given in answers if (given.question.source is None) is kind] for kind in (True, False)]
+    ordered = sorted(answers, key=lambda given: given.question.language)
+    kinds = [[given for given in ordered if (given.question.source is None) is kind] for kind in (True, False)]
     halves = [[given for kind in kinds for given in kind[start::2]] for start in (0, 1)]
     passed: list[Answered] = []
     for half, other in (halves, halves[::-1]):
-        threshold = calibrate([(given.question, given.passages) for given in other], most_false)
+        threshold: Threshold | AskedFirst | None
+        if asking:
+            threshold = calibrate_asking(other, most_false)
+        else:
+            threshold = calibrate([(given.question, given.passages) for given in other], most_false)
         chosen = threshold.apply(settings) if threshold else settings
-        passed += [
-            replace(given, answer=settings.refusals[given.question.language])
-            if is_out_of_scope(given.passages, chosen)
-            else given
-            for given in half
-        ]
+        for given in half:
+            refused = _is_unlikely(given, chosen) if asking else is_out_of_scope(given.passages, chosen)
+            passed.append(replace(given, answer=settings.refusals[given.question.language]) if refused else given)
     return passed
 
 

@@ -73,12 +73,17 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Answered:
-    """A question, what was answered, and the passages that were given, in the order of their numbers."""
+    """A question, what was answered, and the passages that were given, in the order of their numbers.
+
+    Args:
+        answerability: what `minicpm_core.answerability` says of them; None where that was not asked.
+    """
 
     question: Question
     answer: str
     passages: tuple[Passage, ...]
     seconds: float = 0.0
+    answerability: float | None = None
 
 
 @dataclass(frozen=True)

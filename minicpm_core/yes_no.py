@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,37 @@ def first_logits(engine: Engine, messages: Prompt, **options: Any) -> Any:
     return row.logits
 
 
+def yes_no_odds(engine: Engine, messages: Prompt, language: Language) -> float:
+    """Return log(p(yes) / p(no)) of the first token of an answer in a language.
+
+    Raises:
+        ValueError: the tokenizer begins yes and no with the same token, or the prompt is too long.
+    """
+    import torch
+
+    yes, no = _begin_tokens(engine, language)
+    options = {"enable_thinking": False} if engine.family.thinking else {}
+    logits = first_logits(engine, messages, **options)
+    return float(torch.logsumexp(logits[yes], 0) - torch.logsumexp(logits[no], 0))
+
+
+def _begin_tokens(engine: Engine, language: Language) -> tuple[list[int], list[int]]:
+    """Return the tokens that begin "yes" and those that begin "no", without what both begin with."""
+    bare = engine.tokenize(" ")
+
+    def begin(text: str) -> int:
+        ids = engine.tokenize(text)
+        return ids[len(bare)] if ids[: len(bare)] == bare and len(ids) > len(bare) else ids[0]
+
+    yes, no = ({begin(text) for word in words for text in (word, f" {word}")} for words in _WORDS[language])
+    if not yes - no or not no - yes:
+        raise ValueError(
+            f"the tokenizer of {engine.checkpoint.name} begins yes and no with the same token, so that they "
+            "cannot be told apart; take another model"
+        )
+    return sorted(yes - no), sorted(no - yes)
+
+
 class _FirstRow:
     """Stands in for `answers.Answer`: takes the first row of logits and ends."""
 
@@ -90,7 +122,8 @@ class YesNoReranker:
     def __init__(self, engine: Engine, prompts: Mapping[Language, str] = YES_NO_PROMPTS) -> None:
         self.engine = engine
         self._prompts = prompts
-        self._ids = {language: self._tokens(language) for language in _WORDS}
+        for language in _WORDS:
+            _begin_tokens(engine, language)
 
     def score(self, query: str, documents: Sequence[str], *, normalize: bool = False) -> list[float]:
         """Return one score per document, in order: log(p(yes) / p(no)), higher is better.
@@ -100,20 +133,9 @@ class YesNoReranker:
             documents: texts; long ones are cut to the context window.
             normalize: squash the scores to 0 to 1: the share of yes in yes and no.
         """
-        import torch
-
         language = detect_language(query)
-        yes, no = self._ids[language]
-        scores = []
-        for document in documents:
-            messages = self._fit(language, query, document)
-            logits = first_logits(self.engine, messages, **self._options())
-            score = torch.logsumexp(logits[yes], 0) - torch.logsumexp(logits[no], 0)
-            scores.append(float(score.sigmoid() if normalize else score))
-        return scores
-
-    def _options(self) -> dict[str, Any]:
-        return {"enable_thinking": False} if self.engine.family.thinking else {}
+        odds = [yes_no_odds(self.engine, self._fit(language, query, text), language) for text in documents]
+        return [1 / (1 + math.exp(-min(max(one, -700.0), 700.0))) for one in odds] if normalize else odds
 
     def _fit(self, language: Language, query: str, document: str) -> list[dict[str, str]]:
         """Return the messages, with as much of the document as the context window holds."""
@@ -124,18 +146,3 @@ class YesNoReranker:
             if over <= 0 or len(document) < 2:
                 return messages
             document = document[: max(1, min(len(document) - over, int(len(document) * 0.9)))]
-
-    def _tokens(self, language: Language) -> tuple[list[int], list[int]]:
-        """Return the tokens that begin "yes" and those that begin "no", without what both begin with."""
-        yes, no = ({self._begin(text) for word in words for text in (word, f" {word}")} for words in _WORDS[language])
-        if not yes - no or not no - yes:
-            raise ValueError(
-                f"the tokenizer of {self.engine.checkpoint.name} begins yes and no with the same token, so that they "
-                "cannot be told apart; take another model to rerank with"
-            )
-        return sorted(yes - no), sorted(no - yes)
-
-    def _begin(self, text: str) -> int:
-        ids = self.engine.tokenize(text)
-        bare = self.engine.tokenize(" ")
-        return ids[len(bare)] if ids[: len(bare)] == bare and len(ids) > len(bare) else ids[0]

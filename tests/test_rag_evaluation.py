@@ -240,6 +240,7 @@ def test_the_command_prints_json_and_tables(folder: Path, capsys: pytest.Capture
     assert list(found["search"]) == ["dense", "lexical", "hybrid", "hybrid+rerank"]
     assert found["search"]["hybrid"]["hit@1"] == found["search"]["lexical"]["mrr"] == 1.0
     assert found["answers"]["not_given"] == 0
+    assert [found["asked"][name][1] for name in ("right", "refused", "false_refusals")] == [2, 2, 2]
     assert [found["answers"][name][1] for name in ("right", "refused", "refused_near", "false_refusals")] == [
         2,
         2,
@@ -251,7 +252,11 @@ def test_the_command_prints_json_and_tables(folder: Path, capsys: pytest.Capture
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2 questions that the documents answer, 2 that they do not"
     assert [line.split()[0] for line in lines[2:7]] == ["search", "dense", "lexical", "hybrid", "hybrid+rerank"]
-    assert any(line.split() == ["citations", "of", "passages", "not", "given", "0", "0"] for line in lines)
+    heads = ["answers", "as", "it", "is", "with", "threshold", "asked", "first"]
+    assert [line.split() for line in lines if line.startswith("answers")] == [heads]
+    assert any(line.split() == ["citations", "of", "passages", "not", "given", "0", "0", "0"] for line in lines)
+    assert main([*arguments, "--json", "--no-rerank"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["search"]) == ["dense", "lexical", "hybrid"]
 
 
 @pytest.mark.parametrize(

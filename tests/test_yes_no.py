@@ -11,7 +11,7 @@ import torch
 import minicpm_core
 from minicpm_core import Engine, Sampling
 from minicpm_core.index.reranking import resolve_reranker
-from minicpm_core.yes_no import YES_NO_PROMPTS, YesNoReranker, first_logits
+from minicpm_core.yes_no import YES_NO_PROMPTS, YesNoReranker, _begin_tokens, first_logits
 
 DOCUMENTS = ["The lamp has a warranty of two years.", "Cats sleep all day.", "保修期为两年。"]
 
@@ -35,7 +35,7 @@ def test_scores_are_the_models_own_log_odds(engine: Engine, query: str, language
     scores = reranker.score(query, DOCUMENTS)
     shares = reranker.score(query, DOCUMENTS, normalize=True)
     words = {"en": (["yes", "Yes"], ["no", "No"]), "zh": (["是", "有"], ["否", "不"])}[language]
-    yes, no = reranker._ids[language]  # type: ignore[index]
+    yes, no = _begin_tokens(engine, language)  # type: ignore[arg-type]
     for ids, some in ((yes, words[0]), (no, words[1])):
         assert {engine.tokenize(word)[0] for word in some} <= set(ids) or len(engine.tokenize(some[0])) > 1
     assert not set(yes) & set(no)
