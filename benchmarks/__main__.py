@@ -25,10 +25,9 @@ from typing import Any
 
 from benchmarks.prefix import provide_checkpoint
 from benchmarks.sections import SECTIONS, Section
-from benchmarks.tables import Bar, describe_machine, format_bars
+from benchmarks.tables import Bar, describe_machine, fill_document, format_bars
 from minicpm_core.threads import wait_briefly
 
-MARKS = ("<!-- benchmarks -->", "<!-- /benchmarks -->")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -81,20 +80,6 @@ def write_end(report: dict[str, Any], bars: Sequence[Bar]) -> str:
     )
 
 
-def fill_document(document: Path, report: str) -> None:
-    """Put the report between the document's marks; what stands around them is kept.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    text = document.read_text(encoding="utf-8")
-    before, first, rest = text.partition(MARKS[0])
-    _, last, after = rest.partition(MARKS[1])
-    if not first or not last:
-        raise ValueError(f"{document} has no lines {MARKS[0]} and {MARKS[1]}, between which the report would stand")
-    document.write_text(f"{before}{first}\n\n{report}\n\n{last}{after}", encoding="utf-8")
-
-
 def link_files(folder: Path, links: Path) -> Path:
     """Return a folder with the checkpoint's files, into which benchmarks may write; copies where links cannot be.
 
@@ -132,7 +117,7 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.document:
-        fill_document(options.document, text)
+        fill_document(options.document, text, "benchmarks")
     return int(any("error" in result for result in report["sections"].values()))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rag_causes
-from benchmarks.tables import Bar, describe_machine, format_bars, format_table
+from benchmarks.tables import Bar, describe_machine, fill_document, format_bars, format_table
 from minicpm_app.evaluate_rag import Measured, answer_rows, describe_thresholds, measure, show
 from minicpm_core.index import Index, build_index
 from minicpm_core.rag import Passage, RagSettings, is_refusal
@@ -38,7 +38,6 @@ from minicpm_core.rag_evaluation import (
 )
 
 SET = Path(__file__).resolve().parent / "rag_set"
-MARKS = ("<!-- benchmarks.rag -->", "<!-- /benchmarks.rag -->")
 TUTORIAL_CHARACTERS, TUTORIAL_K = 256, 5
 LONGEST = 96
 """Tokens of an answer."""
@@ -221,20 +220,6 @@ def other_half(
     return tuple(rank for found in kinds.values() for rank in found[1::2])
 
 
-def fill_document(document: Path, report: str) -> None:
-    """Put the report between the document's marks.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    text = document.read_text(encoding="utf-8")
-    before, first, rest = text.partition(MARKS[0])
-    _, last, after = rest.partition(MARKS[1])
-    if not first or not last:
-        raise ValueError(f"{document} has no lines {MARKS[0]} and {MARKS[1]}, between which the report would stand")
-    document.write_text(f"{before}{first}\n\n{report}\n\n{last}{after}", encoding="utf-8")
-
-
 def _search_row(way: str, figures: Retrieval, answerable: Sequence[Question], plain: Sequence[Question]) -> list[Any]:
     def hit(language: str, own: bool) -> float:
         pairs = zip(figures.ranks, answerable, strict=True)
@@ -287,7 +272,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if options.document:
-        fill_document(options.document, report)
+        fill_document(options.document, report, f"benchmarks.rag {Path(options.model).name}")
 
 
 if __name__ == "__main__":

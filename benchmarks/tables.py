@@ -90,3 +90,18 @@ def _show(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:.0f}" if abs(cell) >= 1000 else f"{cell:.3g}" if abs(cell) < 0.1 else f"{cell:.2f}"
     return str(cell)
+
+
+def fill_document(document: Path, report: str, name: str) -> None:
+    """Put the report between the document's marks of this name; what stands around them is kept.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    marks = f"<!-- {name} -->", f"<!-- /{name} -->"
+    text = document.read_text(encoding="utf-8")
+    before, first, rest = text.partition(marks[0])
+    _, last, after = rest.partition(marks[1])
+    if not first or not last:
+        raise ValueError(f"{document} has no lines {marks[0]} and {marks[1]}, between which the report would stand")
+    document.write_text(f"{before}{first}\n\n{report}\n\n{last}{after}", encoding="utf-8")

@@ -20,13 +20,12 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.rag import SET
-from benchmarks.tables import format_table
+from benchmarks.tables import fill_document, format_table
 from minicpm_core.index import Index, build_index, picture_search
 from minicpm_core.rag import Passage, RagSettings
 from minicpm_core.rag_evaluation import DEPTH, Question, read_questions
 from tests.scanned import write_scan
 
-MARKS = ("<!-- benchmarks.visual_rag -->", "<!-- /benchmarks.visual_rag -->")
 WEIGHTS = (0.8, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8)
 SHOWN = RagSettings().k
 """Passages and pages that a prompt holds."""
@@ -115,9 +114,7 @@ def main() -> None:
     if options.document is None:
         print(text)
         return
-    before, rest = options.document.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    options.document.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+    fill_document(options.document, text, "benchmarks.visual_rag")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks import batch, gpu, prefix, rag_memory, vision
-from benchmarks.__main__ import MARKS, fill_document, write_report
+from benchmarks.__main__ import write_report
 from benchmarks.sections import SECTIONS, show_int4, show_loading, show_memory
-from benchmarks.tables import Bar, format_bars, format_table
+from benchmarks.tables import Bar, fill_document, format_bars, format_table
 
 
 def test_tables_are_markdown_with_figures_to_the_right() -> None:
@@ -126,13 +126,14 @@ def test_a_report_fills_the_document_between_its_marks(tmp_path: Path) -> None:
     assert "Of 1 bars 1 are met." in text
     assert "KeyError: 'y'" in text
     document = tmp_path / "page.md"
-    document.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n")
-    fill_document(document, text)
-    fill_document(document, text)
-    assert document.read_text() == f"before\n{MARKS[0]}\n\n{text}\n\n{MARKS[1]}\nafter\n"
+    others = "<!-- a.b d -->\nkept\n<!-- /a.b d -->\n"
+    document.write_text(f"{others}before\n<!-- a.b -->\nold\n<!-- /a.b -->\nafter\n")
+    fill_document(document, text, "a.b")
+    fill_document(document, text, "a.b")
+    assert document.read_text() == f"{others}before\n<!-- a.b -->\n\n{text}\n\n<!-- /a.b -->\nafter\n"
     document.write_text("no marks")
     with pytest.raises(ValueError, match="between which the report would stand"):
-        fill_document(document, text)
+        fill_document(document, text, "a.b")
 
 
 def test_the_gpu_table_compares_with_plan_and_copy() -> None:

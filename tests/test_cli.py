@@ -320,7 +320,17 @@ def test_an_index_keeps_its_embeddings_whatever_the_model(tmp_path: Path, capsys
 
 def test_nothing_but_the_answer_is_printed(index: Path) -> None:
     code = "import sys; from minicpm_app.cli import main; sys.exit(main(sys.argv[1:]))"
-    arguments = ["ask", "Who repairs the roof?", "--index", str(index), "--model", "demo", "--json"]
+    arguments = [
+        "ask",
+        "Who repairs the roof?",
+        "--index",
+        str(index),
+        "--model",
+        "demo",
+        "--quantization",
+        "int4",
+        "--json",
+    ]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicpm_core.int4 import layout
 from minicpm_core.int4.nf4 import BLOCK
+from minicpm_core.quiet import silence_kernels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,8 @@ def dequantize(in_rows: Tensor, absmax: Tensor, out: Tensor) -> None:
 def has_kernel() -> bool:
     """Tell whether this CPU and this bitsandbytes have the kernel for a few tokens, and it takes the known layout."""
     import torch
+
+    silence_kernels()
     from bitsandbytes.functional import has_avx512bf16
 
     if _library() is None or not has_avx512bf16():
