@@ -32,7 +32,6 @@ from langchain_minicpm.settings import MiniCPMSettings
 from langchain_minicpm.unwrapping import refuse_other, takes_grammar, unwrap
 from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.answerability import is_unanswered
-from minicpm_core.citations import find_citations
 from minicpm_core.follow_up import condense_messages, condense_options, search_query, settle_question
 from minicpm_core.index import Index
 from minicpm_core.page_prompt import EngineSeat, show_pages
@@ -50,7 +49,7 @@ from minicpm_core.rag import (
     prompt_room,
     refuse_local_settings,
 )
-from minicpm_core.support import find_support
+from minicpm_core.support import find_sources, find_support
 
 
 class RagInput(TypedDict):
@@ -247,7 +246,7 @@ class RagSteps:
     def _end(self, state: Mapping[str, Any], answer: str) -> AddableDict:
         passages = [to_passage(document) for document in state["context"]]
         refused = is_refusal(answer, self.settings)
-        found = [] if refused else find_citations(self._question(state), answer, passages)
+        found = [] if refused else find_sources(self._question(state), answer, passages)
         support = [] if refused else find_support(answer, passages)
         end = AddableDict(
             citations=[asdict(citation) for citation in found], support=[asdict(sentence) for sentence in support]

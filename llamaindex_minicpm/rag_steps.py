@@ -19,7 +19,6 @@ from llamaindex_minicpm.index import to_passage
 from llamaindex_minicpm.prompts import Condense, Prompt, estimate_tokens, to_chat
 from minicpm_core.answer_grammar import answer_grammar
 from minicpm_core.answerability import is_unanswered
-from minicpm_core.citations import find_citations
 from minicpm_core.follow_up import condense_messages, condense_options, search_query, settle_question
 from minicpm_core.page_prompt import EngineSeat, show_pages
 from minicpm_core.rag import (
@@ -34,7 +33,7 @@ from minicpm_core.rag import (
     is_refusal,
     prompt_room,
 )
-from minicpm_core.support import find_support
+from minicpm_core.support import find_sources, find_support
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class RagSteps:
         if is_refusal(answer, self.settings):
             return known
         passages = [to_passage(node) for node in prompt.nodes]
-        citations = find_citations(prompt.question, answer, passages)
+        citations = find_sources(prompt.question, answer, passages)
         return known | {
             "citations": [asdict(citation) for citation in citations],
             "support": [asdict(sentence) for sentence in find_support(answer, passages)],

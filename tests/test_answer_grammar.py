@@ -10,7 +10,7 @@ import pytest
 import minicpm_core
 from minicpm_core.answer_grammar import answer_grammar, cite_grammar, quote_grammar
 from minicpm_core.rag import REFUSALS, Passage, RagSettings
-from minicpm_core.support import Support, find_support
+from minicpm_core.support import Support, find_sources, find_support
 from tests.toy import write_llama
 from tests.toy_grammars import accepted, byte_tokens
 
@@ -115,3 +115,24 @@ def test_each_sentence_tells_what_it_rests_on() -> None:
     assert (support[3].share, support[3].verbatim) == (0.0, False)
     assert find_support("Anything.", [])[0].n is None
     assert re.sub(r"\W", "", find_support("[1]", passages)[0].sentence) == "1"
+
+
+def test_an_answer_that_names_no_passage_has_the_sources_of_its_words() -> None:
+    passages = [
+        Passage("1", "Dogs are forbidden. The landlord, Clara Whitcombe, repairs the roof.", "lease.txt", 3),
+        Passage("2", "北京的仓库由王芳负责。", "仓库.txt"),
+        Passage("3", "Clara Novak plays the flute.", "club.txt"),
+    ]
+
+    def numbers(answer: str) -> list[int]:
+        return [citation.n for citation in find_sources("Who repairs the roof?", answer, passages)]
+
+    assert numbers("Clara Whitcombe") == [1]
+    assert numbers("王芳") == [2]
+    assert numbers("王芳负责北京的仓库。Clara Novak plays the flute.") == [2, 3]
+    assert numbers("Clara Whitcombe [3]") == [3]  # what is named counts, and nothing else
+    assert numbers("Somebody from the town hall will surely look after all that") == []
+    assert numbers("See [9].") == numbers("") == []
+    (source,) = find_sources("Who repairs the roof?", "Clara Whitcombe", passages)
+    assert (source.source, source.page) == ("lease.txt", 3)
+    assert source.quote == "The landlord, Clara Whitcombe, repairs the roof."
