@@ -92,6 +92,16 @@ def test_only_passages_that_were_shown_can_be_cited(store: MiniCPMChroma) -> Non
         assert citation["quote"] in document.page_content
 
 
+def test_an_answer_without_a_mark_has_the_sources_of_its_words(store: MiniCPMChroma) -> None:
+    output = create_rag_chain(says("The lamp has a warranty of two years."), store, settings=SETTINGS).invoke(QUESTION)
+    assert output["answer"] == "The lamp has a warranty of two years."
+    assert [citation["quote"] for citation in output["citations"]] == [
+        "The Aurora desk lamp has a warranty of two years."
+    ]
+    unfounded = create_rag_chain(says("Perhaps forever, nobody knows."), store, settings=SETTINGS).invoke(QUESTION)
+    assert unfounded["citations"] == []
+
+
 def test_quote_only_answers_with_sentences_of_the_passages(store: MiniCPMChroma, toy: Path) -> None:
     settings = RagSettings(k=2, quote_only=True)
     for seed in range(4):

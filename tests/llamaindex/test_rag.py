@@ -264,6 +264,14 @@ async def test_a_real_model_streams_what_it_answers(index: Any, toy: Path) -> No
         assert [piece async for piece in astream.async_response_gen()] == pieces
 
 
+def test_an_answer_without_a_mark_has_the_sources_of_its_words(index: Any) -> None:
+    llm = Scripted(answers=["The lamp has a warranty of two years.", "Perhaps forever, nobody knows."])
+    engine = create_query_engine(index, llm, settings=SETTINGS)
+    named, unfounded = engine.query(QUESTION), engine.query(QUESTION)
+    assert [citation["quote"] for citation in named.metadata["citations"]] == [QUOTE]
+    assert unfounded.metadata["citations"] == []
+
+
 def test_quote_only_answers_with_sentences_of_the_passages(index: Any, toy: Path) -> None:
     settings = RagSettings(k=1, quote_only=True)
     llm = MiniCPM(model=toy, temperature=2.0, seed=1, max_tokens=300)
