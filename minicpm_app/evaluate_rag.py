@@ -126,7 +126,8 @@ def measure(
         chat: a `ChatMiniCPM`; reranks too.
         questions: of both kinds; without unanswerable ones there is no threshold.
         reranked: search with the reranker too, which takes the model 20 passages a question.
-        on_step: is called after each search and answer.
+        on_step: is called after each search and answer; a model that is loaded here answers twice, the second time
+            without being told to refuse.
     """
     from langchain_minicpm import create_rag_chain
     from minicpm_core.index.reranking import resolve_reranker
@@ -134,7 +135,7 @@ def measure(
 
     searches = compare_searches(index, resolve_reranker(chat) if reranked else None, questions, on_step)
     settings: RagSettings = index.settings
-    answers = ask_all(create_rag_chain(chat, index), questions, on_step, judge=make_judge(chat, settings))
+    answers = ask_all(create_rag_chain(chat, index), questions, on_step)
     found = Measured(questions, searches, answers, settings)
     kinds = [given.question.source is None for given in answers]
     if min(sum(kinds), len(kinds) - sum(kinds)) < 2:
@@ -144,19 +145,20 @@ def measure(
         threshold=calibrate([(given.question, given.passages) for given in answers]),
         calibrated=cross_calibrate(answers, settings),
     )
-    if any(given.answerability is None for given in answers):
+    if not chat.takes_grammar:
         return found
-    return replace(found, asking=calibrate_asking(answers), asked=cross_calibrate(answers, settings, asking=True))
+    never = replace(settings, min_answerability={"en": -math.inf, "zh": -math.inf})
+    chain, judge = create_rag_chain(chat, index, settings=never), make_judge(chat, never)
+    asked = ask_all(chain, questions, on_step, judge)
+    return replace(found, asking=calibrate_asking(asked), asked=cross_calibrate(asked, settings, asking=True))
 
 
-def make_judge(chat: Any, settings: RagSettings) -> Judge | None:
-    """Return what tells the model's odds that passages answer a question; None for a model that does not tell odds."""
+def make_judge(chat: Any, settings: RagSettings) -> Judge:
+    """Return what tells the odds of a model that is loaded here that passages answer a question."""
     from minicpm_core.answerability import answerability
     from minicpm_core.page_prompt import show_pages
     from minicpm_core.rag import build_messages
 
-    if not chat.takes_grammar:
-        return None
     engine = chat.load_engine()
 
     def judge(question: str, passages: Sequence[Passage]) -> float:

@@ -20,6 +20,11 @@ SYSTEM_PROMPTS: Mapping[Language, str] = {
     ),
     "zh": "只根据编号的段落回答问题。用编号注明所用的段落，例如 [1]。如果段落里没有答案，只回答：文档中没有提到。",
 }
+ANSWER_PROMPTS: Mapping[Language, str] = {
+    "en": "Answer the question only from the numbered passages. Cite the passage you used by its number, like [1].",
+    "zh": "只根据编号的段落回答问题。用编号注明所用的段落，例如 [1]。",
+}
+"""The same without the rule that refuses."""
 REFUSALS: Mapping[Language, str] = {"en": "The documents do not say.", "zh": "文档中没有提到。"}
 CHARS_PER_TOKEN: Mapping[Language, float] = {"en": 3.0, "zh": 1.0}
 """A cautious estimate for models whose tokenizer is not known."""
@@ -53,8 +58,9 @@ class RagSettings:
             model, unless a passage contains at least `min_coverage` of the question's words. None asks always.
         min_coverage: share of the question's words, 0 to 1; see `min_similarity`.
         min_answerability: per language, log(p(yes) / p(no)) of the model, asked whether the passages contain the
-            answer, below which the question is refused; `minicpm evaluate-rag` calibrates it for a model. A language
-            that is not in it is not asked for. For models that are loaded here.
+            answer, below which the question is refused; above it the model is not told to refuse. `minicpm
+            evaluate-rag` calibrates it for a model. A language that is not in it is not asked for. For models that are
+            loaded here.
         follow_up: how a question that follows others is made searchable: "model" rewrites it with the model,
             "history" searches with the earlier question in front of it.
         pages: how scanned pages and pictures come into the index. "text": by their text; pages without a text layer are
@@ -62,6 +68,7 @@ class RagSettings:
             pictures. "auto": by the text layer where there is one, else as pictures.
         quote_only: the answer consists of whole sentences of the passages, by a grammar, or is the refusal.
         system_prompts: the rule that the model answers by, per language of the question ("en", "zh").
+        answer_prompts: the same where `min_answerability` decides what is refused.
         answerable_prompts: what `min_answerability` asks, below the prompt.
         condense_prompts: the prompt of `follow_up="model"`, with `{history}` and `{question}`.
         question_labels: what stands before the question in the prompt, per language.
@@ -78,6 +85,7 @@ class RagSettings:
     quote_only: bool = False
     pages: Literal["text", "image", "auto"] = "text"
     system_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(SYSTEM_PROMPTS))
+    answer_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(ANSWER_PROMPTS))
     answerable_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(ANSWERABLE_PROMPTS))
     condense_prompts: Mapping[Language, str] = field(default_factory=lambda: dict(CONDENSE_PROMPTS))
     question_labels: Mapping[Language, str] = field(default_factory=lambda: dict(QUESTION_LABELS))
@@ -109,7 +117,8 @@ class RagSettings:
     @property
     def prompts(self) -> dict[str, Mapping[Language, str]]:
         """What `build_messages` takes of the settings."""
-        return {"system_prompts": self.system_prompts, "question_labels": self.question_labels}
+        asked = {language: self.answer_prompts[language] for language in self.min_answerability}
+        return {"system_prompts": {**self.system_prompts, **asked}, "question_labels": self.question_labels}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

@@ -16,7 +16,15 @@ from llamaindex_minicpm import MiniCPM, create_chat_engine, create_query_engine
 from minicpm_core import Engine
 from minicpm_core.answerability import answerability
 from minicpm_core.index import Index, build_index
-from minicpm_core.rag import ANSWERABLE_PROMPTS, REFUSALS, Passage, RagSettings, build_messages
+from minicpm_core.rag import (
+    ANSWER_PROMPTS,
+    ANSWERABLE_PROMPTS,
+    REFUSALS,
+    SYSTEM_PROMPTS,
+    Passage,
+    RagSettings,
+    build_messages,
+)
 from minicpm_core.rag_calibration import calibrate_asking, cross_calibrate
 from minicpm_core.rag_evaluation import Answered, Question, evaluate_answers
 from minicpm_core.yes_no import _begin_tokens
@@ -25,6 +33,9 @@ DOCUMENTS = Path(__file__).parents[1] / "examples" / "documents"
 QUESTION = "Who repairs the roof?"
 ENGLISH, CHINESE = Question(QUESTION, "lease.txt"), Question("谁负责北京仓库？", "a.txt")
 UNKNOWN, UNKNOWN_ZH = Question("Who is the mayor?"), Question("市长是谁？")
+
+
+ASKED = RagSettings(min_answerability={"en": 0.0})
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 
 def odds_of(engine: Engine, index: Index, question: str) -> float:
     texts = [passage.text for passage in index.search(question)]
-    return answerability(engine, question, build_messages(question, texts), index.settings)
+    return answerability(engine, question, build_messages(question, texts, **ASKED.prompts), index.settings)
 
 
 @pytest.mark.parametrize("question", [ENGLISH.question, CHINESE.question])
@@ -101,8 +112,17 @@ async def test_both_frameworks_refuse_below_the_threshold(
     assert str(create_chat_engine(index, llm, settings=settings).chat(QUESTION)) == expected
 
 
+def test_who_was_asked_first_is_not_told_to_refuse() -> None:
+    assert ASKED.prompts["system_prompts"] == {"en": ANSWER_PROMPTS["en"], "zh": SYSTEM_PROMPTS["zh"]}
+    for language, rule in SYSTEM_PROMPTS.items():
+        assert rule.startswith(ANSWER_PROMPTS[language])
+        assert rule.endswith(REFUSALS[language])
+        assert REFUSALS[language] not in ANSWER_PROMPTS[language]
+    own = RagSettings(min_answerability={"en": 0.0}, answer_prompts={"en": "Answer.", "zh": "回答。"})
+    assert own.prompts["system_prompts"]["en"] == "Answer."
+
+
 def test_models_that_are_not_loaded_here_are_refused(index: Index) -> None:
-    settings = RagSettings(min_answerability={"en": 0.0})
     for make, llm in (
         (create_rag_chain, ChatMiniCPM(model="any", base_url="http://127.0.0.1:9/v1")),
         (
@@ -113,7 +133,7 @@ def test_models_that_are_not_loaded_here_are_refused(index: Index) -> None:
         with pytest.raises(
             ValueError, match=r"min_answerability asks for odds of yes and no, which this .*MiniCPM does"
         ):
-            make(llm, index, settings=settings)  # type: ignore[operator]
+            make(llm, index, settings=ASKED)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("given", [{"fr": 1.0}, {"en": "1"}, {"en": float("nan")}])
@@ -126,7 +146,7 @@ def test_settings_from_before_are_read() -> None:
     settings = RagSettings(min_answerability={"en": 0.5, "zh": -1})
     stored = json.loads(json.dumps(settings.to_dict()))
     assert RagSettings.from_dict(stored) == settings
-    for name in ("min_answerability", "answerable_prompts"):
+    for name in ("min_answerability", "answer_prompts", "answerable_prompts"):
         del stored[name]
     assert RagSettings.from_dict(stored) == RagSettings()
 
