@@ -21,10 +21,13 @@ SYSTEM_PROMPTS: Mapping[Language, str] = {
     "zh": "只根据编号的段落回答问题。用编号注明所用的段落，例如 [1]。如果段落里没有答案，只回答：文档中没有提到。",
 }
 ANSWER_PROMPTS: Mapping[Language, str] = {
-    "en": "Answer the question only from the numbered passages. Cite the passage you used by its number, like [1].",
-    "zh": "只根据编号的段落回答问题。用编号注明所用的段落，例如 [1]。",
+    "en": (
+        "Answer the question in a sentence, only from the numbered passages. "
+        "End it with the number of the passage that you used, like [1]."
+    ),
+    "zh": "只根据编号的段落，用完整的一句话回答问题，并在句末注明所用段落的编号，例如 [1]。",
 }
-"""The same without the rule that refuses."""
+"""The rule without a refusal; it asks for a sentence, since small models else answer with the number alone."""
 REFUSALS: Mapping[Language, str] = {"en": "The documents do not say.", "zh": "文档中没有提到。"}
 CHARS_PER_TOKEN: Mapping[Language, float] = {"en": 3.0, "zh": 1.0}
 """A cautious estimate for models whose tokenizer is not known."""

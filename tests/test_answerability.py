@@ -114,10 +114,9 @@ async def test_both_frameworks_refuse_below_the_threshold(
 
 def test_who_was_asked_first_is_not_told_to_refuse() -> None:
     assert ASKED.prompts["system_prompts"] == {"en": ANSWER_PROMPTS["en"], "zh": SYSTEM_PROMPTS["zh"]}
-    for language, rule in SYSTEM_PROMPTS.items():
-        assert rule.startswith(ANSWER_PROMPTS[language])
-        assert rule.endswith(REFUSALS[language])
-        assert REFUSALS[language] not in ANSWER_PROMPTS[language]
+    for language, refusal in REFUSALS.items():
+        assert refusal in SYSTEM_PROMPTS[language]
+        assert refusal not in ANSWER_PROMPTS[language]
     own = RagSettings(min_answerability={"en": 0.0}, answer_prompts={"en": "Answer.", "zh": "回答。"})
     assert own.prompts["system_prompts"]["en"] == "Answer."
 
