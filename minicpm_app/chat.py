@@ -11,7 +11,7 @@ from typing import Any
 
 from minicpm_app.ask import ask_as_json, make_chat_model, print_line, stream_answer
 from minicpm_app.cli import UsageError
-from minicpm_app.documents import page_options, prepare_index
+from minicpm_app.documents import name_options, page_options, prepare_index
 
 HELP = (
     "Type a message. /clear forgets the conversation, /exit or Ctrl-D ends it.\n"
@@ -73,16 +73,20 @@ def _document_chain(options: Namespace) -> Any:
     chat, index = make_chat_model(options), prepare_index(options)
     settings = index.index.settings
     if options.system:
-        prompts = {language: f"{options.system}\n{rule}" for language, rule in settings.system_prompts.items()}
-        settings = replace(settings, system_prompts=prompts)
+        rules = {name: getattr(settings, name) for name in ("system_prompts", "answer_prompts")}
+        settings = replace(
+            settings,
+            **{name: {lang: f"{options.system}\n{rule}" for lang, rule in by.items()} for name, by in rules.items()},
+        )
     return create_rag_chain(chat, index, settings=settings)
 
 
 def _plain_chain(options: Namespace) -> Any:
     """Return a chain with the inputs and outputs of the document chain; UsageError with options about documents."""
     if given := [*page_options(options), *(["embeddings"] if options.embeddings else [])]:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{names}: there are no documents; give them with --docs or --index, or leave this out")
+        raise UsageError(
+            f"{name_options(given)}: there are no documents; give them with --docs or --index, or leave this out"
+        )
     from langchain_core.output_parsers import StrOutputParser
     from langchain_core.prompts import ChatPromptTemplate
     from langchain_core.runnables import RunnableLambda, RunnableParallel

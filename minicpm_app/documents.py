@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +37,7 @@ def prepare_index(options: Namespace) -> Any:
         looks = page_options(options)
         warn_of_failures(update_index(options.docs, wanted if new else options.embeddings, **place, **looks))
     elif given := page_options(options):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{names} says how documents are indexed; give them with --docs")
+        raise UsageError(f"{name_options(given)} says how documents are indexed; give them with --docs")
     return load_index(**place, embeddings=options.embeddings)
 
 
@@ -59,6 +58,11 @@ def page_options(options: Namespace) -> dict[str, Any]:
     """Return those of --pages, --page-embeddings and --page-model that are given."""
     names = ("pages", "page_embeddings", "page_model")
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def name_options(names: Iterable[str]) -> str:
+    """Return options as they are written on the command line."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def update_index(paths: Sequence[str], embeddings: str | None, **options: Any) -> IndexReport:

@@ -141,6 +141,7 @@ def test_a_system_message_stands_before_the_rule_for_documents(
     assert librarian.system_prompts == {
         language: f"You are a librarian.\n{rule}" for language, rule in plain.system_prompts.items()
     }
+    assert librarian.answer_prompts["en"] == f"You are a librarian.\n{plain.answer_prompts['en']}"
     assert (librarian.k, librarian.chunk_size) == (plain.k, plain.chunk_size)
 
 
@@ -267,7 +268,11 @@ def test_doctor_says_what_would_make_a_model_fit(toy: Path, capsys: pytest.Captu
             1,
             "error: max_new_tokens is 0; accepted: 1 or more\n",
         ),
-        (["ask", "why?", "--docs", str(DOCUMENTS), "--embeddings", "/nope"], 1, "'/nope' could not be loaded"),
+        (
+            ["ask", "why?", "--docs", str(DOCUMENTS), "--embeddings", "/nope"],
+            1,
+            "no folder /nope; embeddings are the folder",
+        ),
         (["index", "", "--index", "nowhere"], 1, "'' is not a path; for the folder that you are in give '.'"),
         (
             ["index", str(DOCUMENTS), "--index", str(DOCUMENTS / "lease.txt")],

